@@ -1,0 +1,1 @@
+//! The HTTP data API: DQL statements as requests

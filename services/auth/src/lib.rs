@@ -1,0 +1,1 @@
+//! Login: a peer gets its site and an access token

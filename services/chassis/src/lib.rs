@@ -1,0 +1,1 @@
+//! What each role needs before its own work: settings, catalogue, authentication of requests, errors, health, metrics, shutdown

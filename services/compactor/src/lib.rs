@@ -1,0 +1,1 @@
+//! Folds the log's tail into segments and manifests, and trims the log behind them

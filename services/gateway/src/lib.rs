@@ -1,0 +1,1 @@
+//! Sync sessions over WebSocket

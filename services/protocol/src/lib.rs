@@ -1,0 +1,1 @@
+//! The sync protocol: messages, and both ends as state machines without I/O

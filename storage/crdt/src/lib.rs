@@ -1,0 +1,1 @@
+//! Documents as CRDTs: values, states, deltas, merge and encodings; no I/O, no async

@@ -1,0 +1,1 @@
+//! The transaction log: one contract, its engines, and the suite that every engine passes
