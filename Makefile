@@ -1,0 +1,63 @@
+# What a newcomer needs is `make run` and `make test`; `make` alone lists everything.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+PYTHON := .venv/bin/python
+TOOLS := .cache/tools
+export BIGPEER_BIN := $(abspath $(TARGET_DIR))/release/bigpeer
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+run: ## build and start bigpeer on its defaults (data in ./data)
+	$(CARGO) run --release --locked -p bigpeer -- serve
+
+build: ## build the release binary
+	$(CARGO) build --release --locked -p bigpeer
+
+test: unit e2e ## every test; installs what the tests need
+
+unit: ## unit, property and integration tests of every crate
+	$(CARGO) test --locked --workspace --exclude bigpeer-e2e
+
+e2e: build $(PYTHON) ## end-to-end tests through the real binary
+	$(CARGO) test --locked -p bigpeer-e2e -- --test-threads 2
+
+demo: build $(PYTHON) ## the story on real data: two devices, SQL and DuckDB on 336,776 flights
+	$(PYTHON) scripts/demo.py
+
+bench: build $(PYTHON) ## measure; prints ratios against baselines of the same run
+	$(PYTHON) scripts/bench.py
+
+lint: ## formatting, clippy, and who may depend on whom
+	$(CARGO) fmt --all --check
+	python3 scripts/check_house.py
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+deny: $(TOOLS)/bin/cargo-deny ## licences and sources of dependencies
+	$(TOOLS)/bin/cargo-deny check licenses bans sources
+
+fuzz: ## each decoder against random bytes, 30 seconds each (needs a nightly toolchain)
+	scripts/fuzz.sh 30
+
+ci: lint deny test ## what CI runs
+
+clean: ## remove what the build and the tests made
+	$(CARGO) clean
+	rm -rf .venv .cache
+
+$(PYTHON): requirements.txt
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet --requirement requirements.txt
+	touch $@
+
+$(TOOLS)/bin/cargo-deny:
+	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
+
+.PHONY: help run build test unit e2e demo bench lint fmt deny fuzz ci clean
