@@ -1,0 +1,5 @@
+//! End-to-end tests: the real binary, real data, real kills.
+
+mod bad_input;
+mod flights;
+mod kill;
