@@ -1,1 +1,25 @@
-//! Ditto Query Language: lexer, parser, evaluator on documents; no I/O, no DataFusion
+//! Ditto Query Language: lexer, parser, evaluator on documents; no I/O, no DataFusion.
+//!
+//! [`parse`] makes a [`Statement`], [`Statement::bind`] puts in the parameters and makes a [`Plan`]. A plan says which
+//! documents it needs ([`SelectPlan::ids`], [`SelectPlan::conditions`]), the caller fetches them and feeds them to a
+//! run. Nothing here fetches, waits or asks for the time.
+
+#![warn(missing_docs)]
+
+pub mod ast;
+mod display;
+mod error;
+mod functions;
+mod keyword;
+mod lexer;
+mod parser;
+mod plan;
+
+pub use ast::{Expr, Statement};
+pub use error::{DqlError, Position};
+pub use functions::Function;
+pub use parser::{parse, parse_expr};
+pub use plan::{
+    DeletePlan, DeleteRun, Equality, Flow, InsertPlan, Mode, Mutation, Params, Plan, QueryType, SelectPlan, SelectRun,
+    UpdatePlan, UpdateRun, Warning,
+};

@@ -1,0 +1,104 @@
+//! The functions: their names and how many arguments they take. What they do is in the modules below, by what they
+//! work on. Wrong argument types give MISSING, never an error; NULL in gives NULL out unless a function is about NULL.
+
+use crate::ast::CastType;
+
+macro_rules! functions {
+    ($($variant:ident $name:literal $min:literal..=$max:literal;)*) => {
+        /// A function of DQL.
+        #[allow(missing_docs, reason = "the names are the documentation; docs/dql.md describes each")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Function { $($variant),* }
+
+        impl Function {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The canonical name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+
+            /// The least and the greatest number of arguments.
+            pub(crate) const fn arity(self) -> (usize, usize) {
+                match self { $(Self::$variant => ($min, $max)),* }
+            }
+        }
+    };
+}
+
+functions! {
+    Abs "abs" 1..=1; Ceil "ceil" 1..=1; Floor "floor" 1..=1;
+    Concat "concat" 1..=64; StartsWith "starts_with" 2..=2; EndsWith "ends_with" 2..=2; Contains "contains" 2..=2;
+    RegexpLike "regexp_like" 2..=3; CharLength "char_length" 1..=1; ByteLength "byte_length" 1..=1;
+    Lower "lower" 1..=1; Upper "upper" 1..=1; Substr "substr" 2..=3; Pos "pos" 2..=2; Split "split" 2..=2;
+    Joinstr "joinstr" 1..=64; Trim "trim" 1..=2; Ltrim "ltrim" 1..=2; Rtrim "rtrim" 1..=2; Lpad "lpad" 2..=3;
+    Rpad "rpad" 2..=3; Repeat "repeat" 2..=2;
+    Coalesce "coalesce" 1..=64; Nvl "nvl" 2..=3; IfMissing "ifmissing" 2..=64; IfNull "ifnull" 2..=64;
+    IfMissingOrNull "ifmissingornull" 2..=64; IsMissing "ismissing" 1..=1; IsNull "isnull" 1..=1;
+    IsMissingOrNull "ismissingornull" 1..=1; NullIf "nullif" 2..=2; MissingIf "missingif" 2..=2;
+    Decode "decode" 3..=64;
+    Type "type" 1..=1; JsonType "json_type" 1..=1; IsNumber "is_number" 1..=1; IsString "is_string" 1..=1;
+    IsBoolean "is_boolean" 1..=1;
+    ObjectKeys "object_keys" 1..=1; ObjectValues "object_values" 1..=1; ObjectLength "object_length" 1..=1;
+    ObjectSet "object_set" 3..=4; ObjectUnset "object_unset" 2..=3; ObjectConcat "object_concat" 1..=64;
+    ObjectRename "object_rename" 3..=3; ObjectSize "object_size" 1..=1;
+    ArrayContains "array_contains" 2..=2; ArrayContainsNull "array_contains_null" 1..=1;
+    ArrayLength "array_length" 1..=1;
+    SerializeJson "serialize_json" 1..=1; DeserializeJson "deserialize_json" 1..=1;
+}
+
+impl Function {
+    /// The function of this name, in any case, or one of its other names.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let lower = name.to_ascii_lowercase();
+        let canonical = match lower.as_str() {
+            "character_length" | "length" => "char_length",
+            "position" => "pos",
+            "ceiling" => "ceil",
+            other => other,
+        };
+        Self::ALL.iter().copied().find(|function| function.name() == canonical)
+    }
+
+    /// The name as it is printed: a keyword needs backticks.
+    pub(crate) fn display_name(self) -> String {
+        if crate::keyword::is_plain_identifier(self.name()) {
+            self.name().to_owned()
+        } else {
+            format!("`{}`", self.name())
+        }
+    }
+}
+
+impl CastType {
+    /// The type of this name, in any case.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "string" | "text" => Some(Self::String),
+            "integer" | "int" | "bigint" => Some(Self::Integer),
+            "float" | "double" | "real" => Some(Self::Float),
+            "boolean" => Some(Self::Boolean),
+            "binary" => Some(Self::Binary),
+            _ => None,
+        }
+    }
+}
+
+/// Names of functions of the reference that are not here yet, for a better error.
+pub(crate) const LATER: &[&str] = &[
+    "clock",
+    "date_add",
+    "date_sub",
+    "date_diff",
+    "date_part",
+    "date_trunc",
+    "date_format",
+    "date_cast",
+    "date_range",
+    "tz_offset",
+    "duration_cast",
+    "duration_format",
+    "request_info",
+];
