@@ -1,1 +1,28 @@
-//! What each role needs before its own work: settings, catalogue, authentication of requests, errors, health, metrics, shutdown
+//! What each role needs before its own work: settings, the catalogue of tenants, apps and keys, authentication of
+//! requests, the one shape of errors, health, metrics, request ids and logs, shutdown.
+
+mod authenticate;
+pub mod catalogue;
+mod error;
+mod health;
+mod http;
+mod logs;
+mod metrics;
+mod permissions;
+mod secret;
+mod settings;
+mod shutdown;
+mod token;
+
+pub use authenticate::{Principal, TokenAge, bearer};
+pub use catalogue::{ApiKey, ApiKeySpec, App, Catalogue, CatalogueError, Name, NameError, Tenant};
+pub use error::{ApiError, ErrorCode, Position};
+pub use health::Health;
+pub use http::{Json, app_of, current_request_id, finish_router};
+pub use logs::{LogFormat, LogSettings, init_logs};
+pub use metrics::Metrics;
+pub use permissions::{Access, Permissions, Rule};
+pub use secret::Secret;
+pub use settings::{SettingsError, parse_with_file};
+pub use shutdown::{Shutdown, shutdown_on_signals};
+pub use token::AccessToken;

@@ -1,0 +1,156 @@
+//! Every key that the catalogue has in the log's metadata space, with layout and lifetime. Keys are text; the parts that
+//! vary cannot hold `/`, so every key reads back in one way only.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bigpeer_types::AppId;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+const MAX_NAME_BYTES: usize = 63;
+
+/// A name that a client chose for a tenant, an app or a key: 1 to 63 of `a-z A-Z 0-9 . _ -`, not starting with `.` or `-`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+/// A text that is not a [`Name`].
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error(
+    "'{0}' is not a name; use 1 to {MAX_NAME_BYTES} of a-z, A-Z, 0-9, '.', '_' and '-', not starting with '.' or '-'"
+)]
+pub struct NameError(String);
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let good = (1..=MAX_NAME_BYTES).contains(&text.len())
+            && !text.starts_with(['.', '-'])
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+        if good {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NameError(text.chars().take(80).flat_map(char::escape_default).collect()))
+        }
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A key of the metadata space.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// `catalogue/tenants/{tenant}`: a customer. Until it is deleted.
+    Tenant(Name),
+    /// `catalogue/names/{tenant}/{name}`: the id of the tenant's app of that name. As long as the app.
+    AppName(Name, Name),
+    /// `catalogue/apps/{app}`: an app. Until it is deleted.
+    App(AppId),
+    /// `catalogue/keys/{app}/{name}`: an API key's hash, permissions and end. Until it is deleted, also after its end.
+    ApiKey(AppId, Name),
+    /// `catalogue/token-keys/{app}`: what the app's access tokens are signed with. As long as the app.
+    TokenKey(AppId),
+    /// `catalogue/admins/{name}`: an admin token's hash. Until it is deleted.
+    Admin(Name),
+    /// `sites/{app}`: the greatest site given away. For ever, or sites would be given twice. Outside `catalogue/`: a login
+    /// changes it, and nobody needs to know.
+    Sites(AppId),
+}
+
+impl Key {
+    /// What every key that is cached and watched starts with.
+    pub const WATCHED: &'static str = "catalogue/";
+
+    /// The key's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let text = match self {
+            Self::Tenant(tenant) => format!("catalogue/tenants/{tenant}"),
+            Self::AppName(tenant, name) => format!("catalogue/names/{tenant}/{name}"),
+            Self::App(app) => format!("catalogue/apps/{app}"),
+            Self::ApiKey(app, name) => format!("catalogue/keys/{app}/{name}"),
+            Self::TokenKey(app) => format!("catalogue/token-keys/{app}"),
+            Self::Admin(name) => format!("catalogue/admins/{name}"),
+            Self::Sites(app) => format!("sites/{app}"),
+        };
+        text.into()
+    }
+
+    /// Reads a key; none for bytes that are no key of the catalogue.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let parts: Vec<&str> = std::str::from_utf8(bytes).ok()?.split('/').collect();
+        Some(match parts.as_slice() {
+            ["catalogue", "tenants", tenant] => Self::Tenant(tenant.parse().ok()?),
+            ["catalogue", "names", tenant, name] => Self::AppName(tenant.parse().ok()?, name.parse().ok()?),
+            ["catalogue", "apps", app] => Self::App(app.parse().ok()?),
+            ["catalogue", "keys", app, name] => Self::ApiKey(app.parse().ok()?, name.parse().ok()?),
+            ["catalogue", "token-keys", app] => Self::TokenKey(app.parse().ok()?),
+            ["catalogue", "admins", name] => Self::Admin(name.parse().ok()?),
+            ["sites", app] => Self::Sites(app.parse().ok()?),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn keys() -> impl Strategy<Value = Key> {
+        let name = || "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,62}".prop_map(|text| text.parse::<Name>().unwrap());
+        let app = || "[a-z0-9][a-z0-9-]{0,62}".prop_map(|text| AppId::new(&text).unwrap());
+        prop_oneof![
+            name().prop_map(Key::Tenant),
+            (name(), name()).prop_map(|(tenant, name)| Key::AppName(tenant, name)),
+            app().prop_map(Key::App),
+            (app(), name()).prop_map(|(app, name)| Key::ApiKey(app, name)),
+            app().prop_map(Key::TokenKey),
+            name().prop_map(Key::Admin),
+            app().prop_map(Key::Sites),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn keys_round_trip_and_never_meet(a in keys(), b in keys()) {
+            prop_assert_eq!(Key::decode(&a.encode()), Some(a.clone()));
+            prop_assert_eq!(a.encode() == b.encode(), a == b);
+        }
+
+        #[test]
+        fn foreign_bytes_are_no_key(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            if let Some(key) = Key::decode(&bytes) {
+                prop_assert_eq!(key.encode(), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn names_cannot_leave_their_place() {
+        for bad in ["", "a/b", "..", ".", "-a", "a b", "ä", "a\n", &"x".repeat(64)] {
+            assert!(bad.parse::<Name>().is_err(), "{bad:?}");
+        }
+    }
+}

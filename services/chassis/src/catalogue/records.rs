@@ -1,0 +1,174 @@
+//! What stands under the catalogue's keys: JSON with a version. A field that is added gets a default; anything else is a
+//! new version, and the old one stays readable.
+
+use bigpeer_types::AppId;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::CatalogueError;
+use super::keys::{Key, Name};
+use crate::Permissions;
+
+/// The version that is written.
+const VERSION: u32 = 1;
+
+/// A customer: owns apps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenant {
+    /// Its name.
+    pub name: Name,
+    /// When it was made, in milliseconds since the epoch.
+    pub created_ms: u64,
+}
+
+/// One database, isolated in every way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// Its id, in every path.
+    pub id: AppId,
+    /// Whose it is.
+    pub tenant: Name,
+    /// What its tenant calls it.
+    pub name: Name,
+    /// When it was made, in milliseconds since the epoch.
+    pub created_ms: u64,
+}
+
+/// What a new API key is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKeySpec {
+    /// What it opens.
+    pub permissions: Permissions,
+    /// When it ends, in milliseconds since the epoch; never, without.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// An API key at rest: everything but the secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// What its app calls it.
+    pub name: Name,
+    /// What its secret starts with: to find it, and for people to recognize it.
+    pub prefix: String,
+    /// SHA-256 of the secret.
+    #[serde(with = "hex")]
+    pub(crate) hash: [u8; 32],
+    /// What it opens.
+    pub permissions: Permissions,
+    /// When it ends, in milliseconds since the epoch; never, without.
+    pub expires_at_ms: Option<u64>,
+    /// When it was made, in milliseconds since the epoch.
+    pub created_ms: u64,
+}
+
+impl ApiKey {
+    /// Whether it still opens anything at `now_ms`.
+    #[must_use]
+    pub fn is_active(&self, now_ms: u64) -> bool {
+        self.expires_at_ms.is_none_or(|end| now_ms < end)
+    }
+}
+
+/// What an app's access tokens are signed with.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TokenKey {
+    #[serde(with = "hex")]
+    pub(crate) secret: [u8; 32],
+}
+
+impl std::fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenKey(…)")
+    }
+}
+
+/// An admin token at rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Admin {
+    pub(crate) prefix: String,
+    #[serde(with = "hex")]
+    pub(crate) hash: [u8; 32],
+    pub(crate) created_ms: u64,
+}
+
+/// The id behind a tenant's name for an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AppName {
+    pub(crate) app: AppId,
+}
+
+/// The greatest site given away in an app.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sites {
+    pub(crate) last: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored<T> {
+    version: u32,
+    #[serde(flatten)]
+    record: T,
+}
+
+/// The bytes under a key.
+pub(crate) fn encode<T: Serialize>(record: &T) -> Result<Bytes, CatalogueError> {
+    serde_json::to_vec(&Stored { version: VERSION, record })
+        .map(Bytes::from)
+        .map_err(|error| CatalogueError::Corrupt { key: "(new)".to_owned(), reason: error.to_string() })
+}
+
+/// Reads what stands under `key`.
+pub(crate) fn decode<T: DeserializeOwned>(key: &Key, bytes: &[u8]) -> Result<T, CatalogueError> {
+    let corrupt =
+        |reason: String| CatalogueError::Corrupt { key: String::from_utf8_lossy(&key.encode()).into_owned(), reason };
+    let stored: Stored<T> = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+    if stored.version != VERSION {
+        return Err(corrupt(format!("version {} is not known to this build; it knows {VERSION}", stored.version)));
+    }
+    Ok(stored.record)
+}
+
+/// 32 bytes as 64 hexadecimal digits.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(from)?;
+        let refused = || D::Error::custom("expected 64 hexadecimal digits");
+        let mut out = [0; 32];
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(refused());
+        }
+        for (place, pair) in out.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| refused())?;
+            *place = u8::from_str_radix(pair, 16).map_err(|_| refused())?;
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_read_back_and_other_versions_are_refused() {
+        let key = Key::Sites(AppId::new("a").unwrap());
+        assert_eq!(encode(&Sites { last: 7 }).unwrap(), r#"{"version":1,"last":7}"#.as_bytes());
+        assert_eq!(decode::<Sites>(&key, br#"{"version":1,"last":7}"#).unwrap(), Sites { last: 7 });
+        for bad in [r#"{"version":2,"last":7}"#, r#"{"last":7}"#, r#"{"version":1}"#, ""] {
+            let error = decode::<Sites>(&key, bad.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("sites/a"), "{error}");
+        }
+        let secret = TokenKey { secret: [0xab; 32] };
+        let bytes = encode(&secret).unwrap();
+        let key = Key::TokenKey(AppId::new("a").unwrap());
+        assert_eq!(decode::<TokenKey>(&key, &bytes).unwrap(), secret);
+        assert!(!format!("{secret:?}").contains("ab"));
+    }
+}

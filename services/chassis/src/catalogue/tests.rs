@@ -1,0 +1,196 @@
+//! The catalogue over a log in memory: what is stored, races, expiry, watching, and who gets in.
+
+use std::collections::BTreeSet;
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use bigpeer_log::MemoryLog;
+use bigpeer_types::{ManualClock, RandomIds};
+
+use super::*;
+use crate::{Permissions, Principal, TokenAge};
+
+struct World {
+    log: Arc<MemoryLog>,
+    clock: Arc<ManualClock>,
+    catalogue: Arc<Catalogue>,
+    app: App,
+}
+
+async fn open(log: &Arc<MemoryLog>, clock: &Arc<ManualClock>) -> Arc<Catalogue> {
+    Catalogue::open(Arc::clone(log) as _, Arc::clone(clock) as _, Arc::new(RandomIds)).await.unwrap()
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+async fn world() -> World {
+    let (log, clock) = (Arc::new(MemoryLog::new()), Arc::new(ManualClock::new(1_000_000)));
+    let catalogue = open(&log, &clock).await;
+    catalogue.create_tenant(&name("acme")).await.unwrap();
+    let app = catalogue.create_app(&name("acme"), &name("flights")).await.unwrap();
+    World { log, clock, catalogue, app }
+}
+
+impl World {
+    async fn key(&self, text: &str, expires_at_ms: Option<u64>) -> (ApiKey, Secret) {
+        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms };
+        let (key, secret) = self.catalogue.put_api_key(&self.app.id, &name(text), spec).await.unwrap();
+        (key, secret.unwrap())
+    }
+}
+
+fn headers(value: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+    headers
+}
+
+#[tokio::test]
+async fn only_hashes_are_stored_and_a_secret_is_shown_once() {
+    let world = world().await;
+    let (key, secret) = world.key("ci", None).await;
+    let admin = world.catalogue.create_admin(&name("root")).await.unwrap().unwrap();
+    let spec = ApiKeySpec { permissions: Permissions::read_only(), expires_at_ms: Some(2_000_000) };
+    let (again, second) = world.catalogue.put_api_key(&world.app.id, &name("ci"), spec).await.unwrap();
+    assert_eq!((second, again.prefix, again.expires_at_ms), (None, key.prefix, Some(2_000_000)));
+    assert_eq!(again.permissions, Permissions::read_only());
+    assert_eq!(world.catalogue.create_admin(&name("root")).await.unwrap(), None);
+    let stored = world.log.metadata().range(b"", None, 1000).await.unwrap();
+    for (key, value) in &stored {
+        for secret in [&secret, &admin] {
+            let hidden = &secret.expose()[17..];
+            assert!(!String::from_utf8_lossy(&value.value).contains(hidden), "{key:?}");
+        }
+        assert!(value.value.starts_with(b"{\"version\":1,"), "{key:?}");
+    }
+    assert!(stored.len() >= 5);
+}
+
+#[tokio::test]
+async fn creating_is_idempotent_and_survives_a_new_process() {
+    let world = world().await;
+    assert_eq!(world.catalogue.create_app(&name("acme"), &name("flights")).await.unwrap(), world.app);
+    let other = world.catalogue.create_app(&name("acme"), &name("trains")).await.unwrap();
+    assert_ne!(other.id, world.app.id);
+    let missing = world.catalogue.create_app(&name("nobody"), &name("x")).await.unwrap_err();
+    assert_eq!(missing, CatalogueError::NotFound { what: "tenant", name: "nobody".to_owned() });
+    let again = open(&world.log, &world.clock).await;
+    assert_eq!(again.app(&world.app.id), Some(world.app.clone()));
+    assert_eq!(again.app_named(&name("acme"), &name("trains")), Some(other));
+    assert_eq!((again.apps().len(), again.tenants().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn racing_creations_make_one() {
+    let world = world().await;
+    let others = [open(&world.log, &world.clock).await, open(&world.log, &world.clock).await];
+    let (a, b) = (name("acme"), name("race"));
+    let (x, y, z) =
+        tokio::join!(others[0].create_app(&a, &b), others[1].create_app(&a, &b), world.catalogue.create_app(&a, &b));
+    let (x, y, z) = (x.unwrap(), y.unwrap(), z.unwrap());
+    assert_eq!((&x, &x), (&y, &z));
+    assert_eq!(world.catalogue.apps().len(), 2);
+}
+
+#[tokio::test]
+async fn no_site_is_given_twice() {
+    let world = world().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (catalogue, app) = (open(&world.log, &world.clock).await, world.app.id.clone());
+        tasks.spawn(async move {
+            let mut sites = Vec::new();
+            for _ in 0..25 {
+                sites.push(catalogue.allocate_site(&app).await.unwrap());
+            }
+            sites
+        });
+    }
+    let sites: Vec<SiteId> = tasks.join_all().await.into_iter().flatten().collect();
+    assert_eq!(sites.iter().collect::<BTreeSet<_>>().len(), 100);
+    let nobody = AppId::new("nobody").unwrap();
+    assert!(matches!(world.catalogue.allocate_site(&nobody).await, Err(CatalogueError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn another_process_sees_a_change_without_asking() {
+    let world = world().await;
+    let other = open(&world.log, &world.clock).await;
+    let mut changes = other.changes();
+    let (key, secret) = world.key("ci", None).await;
+    while other.api_key(&world.app.id, &key.name).is_none() {
+        changes.changed().await.unwrap();
+    }
+    assert!(other.authenticate_credential(&world.app.id, secret.expose()).is_ok());
+    world.catalogue.delete_api_key(&world.app.id, &key.name).await.unwrap();
+    assert!(world.catalogue.authenticate_credential(&world.app.id, secret.expose()).is_err());
+    while other.api_key(&world.app.id, &key.name).is_some() {
+        changes.changed().await.unwrap();
+    }
+    assert_eq!(other.is_fresh(), Ok(()));
+}
+
+#[tokio::test]
+async fn everyone_who_may_not_enter_gets_the_same_answer() {
+    let world = world().await;
+    let other = world.catalogue.create_app(&name("acme"), &name("other")).await.unwrap();
+    let (_, secret) = world.key("ci", None).await;
+    let (_, ending) = world.key("ending", Some(1_000_500)).await;
+    let good = secret.expose().to_owned();
+    let admin = world.catalogue.create_admin(&name("root")).await.unwrap().unwrap();
+    for value in [format!("Bearer {good}"), format!("bearer {good}"), format!("BEARER   {good} "), good.clone()] {
+        let principal = world.catalogue.authenticate(&world.app.id, &headers(&value)).unwrap();
+        assert!(matches!(principal, Principal::ApiKey { name, .. } if name.to_string() == "ci"), "{value}");
+    }
+    assert!(world.catalogue.authenticate(&world.app.id, &headers(ending.expose())).is_ok());
+    world.clock.advance(500);
+    let expected = Err(ApiError::unauthorized());
+    let unknown = AppId::new("unknown").unwrap();
+    for (app, value) in [
+        (&world.app.id, String::new()),
+        (&world.app.id, "Bearer".to_owned()),
+        (&world.app.id, format!("Basic {good}")),
+        (&world.app.id, format!("Bearer {good}x")),
+        (&world.app.id, format!("Bearer {}", &good[..good.len() - 1])),
+        (&world.app.id, "Bearer bpk_abc_def".to_owned()),
+        (&world.app.id, format!("Bearer {}", ending.expose())),
+        (&world.app.id, format!("Bearer {}", admin.expose())),
+        (&other.id, format!("Bearer {good}")),
+        (&unknown, format!("Bearer {good}")),
+    ] {
+        assert_eq!(world.catalogue.authenticate(app, &headers(&value)), expected, "{value}");
+    }
+    assert_eq!(world.catalogue.authenticate(&world.app.id, &HeaderMap::new()), expected);
+    assert_eq!(world.catalogue.authenticate_admin(&headers(admin.expose())), Ok(Principal::Admin));
+    assert!(world.catalogue.authenticate_admin(&headers(&good)).is_err());
+    assert!(world.catalogue.authenticate_admin(&HeaderMap::new()).is_err());
+}
+
+#[tokio::test]
+async fn a_token_opens_its_app_as_its_site_until_it_or_its_key_ends() {
+    let world = world().await;
+    let other = world.catalogue.create_app(&name("acme"), &name("other")).await.unwrap();
+    let (key, _) = world.key("phones", None).await;
+    let site = world.catalogue.allocate_site(&world.app.id).await.unwrap();
+    let (token, ends) = world.catalogue.issue_token(&world.app.id, site, &key, 60).unwrap();
+    let principal = world.catalogue.authenticate(&world.app.id, &headers(&format!("Bearer {token}"))).unwrap();
+    assert!(
+        matches!(&principal, Principal::Peer { site: its, expires_at_ms, .. } if *its == site && *expires_at_ms == ends)
+    );
+    assert_eq!(principal.permissions(), Permissions::all());
+    assert!(world.catalogue.authenticate_token(&other.id, &token).is_err());
+    world.clock.set(ends);
+    assert!(world.catalogue.authenticate_token(&world.app.id, &token).is_err());
+    assert!(world.catalogue.verify_token(&world.app.id, &token, TokenAge::MayHaveEnded).is_ok());
+    world.catalogue.delete_api_key(&world.app.id, &key.name).await.unwrap();
+    assert!(world.catalogue.verify_token(&world.app.id, &token, TokenAge::MayHaveEnded).is_err());
+}
+
+#[tokio::test]
+async fn a_token_never_outlives_its_key() {
+    let world = world().await;
+    let (key, _) = world.key("short", Some(1_010_000)).await;
+    let (_, ends) = world.catalogue.issue_token(&world.app.id, SiteId::new(1), &key, 3600).unwrap();
+    assert_eq!(ends, 1_010_000);
+}
