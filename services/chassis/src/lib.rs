@@ -3,6 +3,7 @@
 
 mod authenticate;
 pub mod catalogue;
+mod conflict;
 mod error;
 mod health;
 mod http;
@@ -16,6 +17,7 @@ mod token;
 
 pub use authenticate::{Principal, TokenAge, bearer};
 pub use catalogue::{ApiKey, ApiKeySpec, App, Catalogue, CatalogueError, Name, NameError, Tenant};
+pub use conflict::conflict_key;
 pub use error::{ApiError, ErrorCode, Position};
 pub use health::Health;
 pub use http::{Json, app_of, current_request_id, finish_router};
