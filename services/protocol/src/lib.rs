@@ -1,1 +1,23 @@
-//! The sync protocol: messages, and both ends as state machines without I/O
+//! The sync protocol `bigpeer.sync.v1`: messages, frames, and both ends of a session as state machines without I/O.
+//! docs/sync-protocol.md tells the rules; `sync.proto` is the reference for the shape of messages.
+
+#![warn(missing_docs)]
+
+mod frame;
+mod gateway;
+pub mod limits;
+mod messages;
+mod page;
+mod peer;
+
+pub use frame::{FrameError, Framed, decode_gateway_frame, decode_peer_frame, encode_frame};
+pub use gateway::{Admission, GatewayEffect, GatewaySession, SubscriptionPhase};
+pub use messages::pb;
+pub use page::PageWriter;
+pub use peer::{Misuse, PeerEffect, PeerSession, PushWindow};
+
+/// The WebSocket subprotocol's name.
+pub const SUBPROTOCOL: &str = "bigpeer.sync.v1";
+
+/// The version of the protocol that this crate speaks.
+pub const VERSION: u32 = 1;

@@ -1,0 +1,502 @@
+//! `GatewaySession`: the gateway's end of a session, without I/O. What happens goes in (a message, an outcome, the end
+//! of a catch-up), what is to be done comes out. Whatever a peer sends in whatever order, the answer is defined here:
+//! an effect, or a Close with a code.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bigpeer_types::{Lsn, SiteId};
+
+use crate::frame::FrameError;
+use crate::limits::{MAX_HELLO_BYTES, MAX_PUSH_TRANSACTIONS, MAX_TOKEN_BYTES};
+use crate::messages::pb::{self, CloseCode};
+
+/// What the gateway is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum GatewayEffect {
+    /// Send this.
+    Send(pb::GatewayMessage),
+    /// Check the token and find out what the log holds; answer with [`GatewaySession::admitted`] or
+    /// [`GatewaySession::close`].
+    Admit(pb::Hello),
+    /// Check and append these; answer each with [`GatewaySession::accepted`] or [`GatewaySession::rejected`], in order.
+    Append(Vec<pb::PushedTransaction>),
+    /// Open a subscription; answer with [`GatewaySession::subscribed`] or [`GatewaySession::refused`].
+    Subscribe(pb::Subscribe),
+    /// Forget a subscription.
+    Unsubscribe(u32),
+    /// Documents may flow again.
+    Resume,
+    /// Check this token, and close if it is not good.
+    Renew(String),
+    /// Send this, then close the connection. Nothing follows.
+    Close(pb::Close),
+}
+
+/// What the gateway found out about a peer that said hello.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Admission {
+    /// The session's name.
+    pub session: String,
+    /// The newest `seq` of the site in the log.
+    pub last_seq: u64,
+    /// Rejections among the `seq`s after the peer's `acknowledged_seq`, in order.
+    pub rejected: Vec<pb::Rejected>,
+    /// The newest position that the gateway has seen.
+    pub head: Lsn,
+    /// Milliseconds since the epoch.
+    pub server_time_ms: u64,
+    /// The end of the token, in milliseconds since the epoch; 0 for never.
+    pub expires_at_ms: u64,
+    /// What the token allows, as JSON.
+    pub permissions_json: String,
+    /// Whether the gateway compresses.
+    pub compress: bool,
+}
+
+/// Where a subscription stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriptionPhase {
+    /// The peer asked; neither opened nor refused yet.
+    Asked,
+    /// Documents are sent up to a snapshot.
+    CatchingUp,
+    /// Everything up to the last cursor was sent; changes follow as they happen.
+    Live(Lsn),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    AwaitingHello,
+    Admitting,
+    Open,
+    Closed,
+}
+
+/// The gateway's end.
+#[derive(Debug)]
+pub struct GatewaySession {
+    phase: Phase,
+    limits: pb::Limits,
+    site: SiteId,
+    /// From the Hello; used when the Welcome is written.
+    acknowledged_hello: u64,
+    last_seq_hello: u64,
+    peer_compresses: bool,
+    compression: pb::Compression,
+    /// The newest `seq` in the log when the session began, or pushed since.
+    pushed: u64,
+    /// The newest `seq` whose outcome was sent; outcomes go out in order, without gaps.
+    resolved: u64,
+    resolved_lsn: Lsn,
+    /// Bytes of the transactions `resolved + 1 ..= pushed`.
+    in_flight: VecDeque<usize>,
+    in_flight_bytes: usize,
+    /// Bytes of documents that may still be sent; below zero by what the last frame was over.
+    credit: i64,
+    last_subscription: u32,
+    subscriptions: BTreeMap<u32, SubscriptionPhase>,
+    /// The cursor of what is live.
+    through: Lsn,
+}
+
+impl GatewaySession {
+    /// A session that waits for its Hello.
+    #[must_use]
+    pub fn new(limits: pb::Limits) -> Self {
+        Self {
+            phase: Phase::AwaitingHello,
+            limits,
+            site: SiteId::new(0),
+            acknowledged_hello: 0,
+            last_seq_hello: 0,
+            peer_compresses: false,
+            compression: pb::Compression::None,
+            pushed: 0,
+            resolved: 0,
+            resolved_lsn: Lsn::ZERO,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            credit: 0,
+            last_subscription: 0,
+            subscriptions: BTreeMap::new(),
+            through: Lsn::ZERO,
+        }
+    }
+
+    /// The largest frame that is acceptable now, in bytes.
+    #[must_use]
+    pub fn max_frame_bytes(&self) -> usize {
+        match self.phase {
+            Phase::AwaitingHello | Phase::Admitting => MAX_HELLO_BYTES,
+            Phase::Open | Phase::Closed => usize::try_from(self.limits.max_frame_bytes).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// What frames are to be compressed with.
+    #[must_use]
+    pub const fn compression(&self) -> pb::Compression {
+        self.compression
+    }
+
+    /// The site that said hello.
+    #[must_use]
+    pub const fn site(&self) -> SiteId {
+        self.site
+    }
+
+    /// Whether the session is between Welcome and Close.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Whether nothing more will be done.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    /// Whether there is credit to send a frame of documents.
+    #[must_use]
+    pub fn may_send_documents(&self) -> bool {
+        self.phase == Phase::Open && self.credit > 0
+    }
+
+    /// Where the subscription stands, if it is open.
+    #[must_use]
+    pub fn subscription(&self, id: u32) -> Option<SubscriptionPhase> {
+        self.subscriptions.get(&id).copied()
+    }
+
+    /// Takes a message of the peer.
+    pub fn receive(&mut self, message: pb::FromPeer) -> Vec<GatewayEffect> {
+        use pb::FromPeer as M;
+        match (self.phase, message) {
+            (Phase::Closed, _) => Vec::new(),
+            (_, M::Close(close)) => self.peer_closed(&close),
+            (Phase::AwaitingHello, M::Hello(hello)) => self.hello(hello),
+            (Phase::Open, M::Push(push)) => self.push(push),
+            (Phase::Open, M::Subscribe(subscribe)) => self.subscribe(subscribe),
+            (Phase::Open, M::Unsubscribe(unsubscribe)) => self.unsubscribe(unsubscribe.id),
+            (Phase::Open, M::Credit(credit)) => self.more_credit(credit.bytes),
+            (Phase::Open, M::Renew(renew)) => self.renew(renew),
+            (Phase::AwaitingHello, _) => self.protocol_error("the first message must be a Hello"),
+            (Phase::Admitting, _) => self.protocol_error("nothing may be sent before the Welcome"),
+            (Phase::Open, M::Hello(_)) => self.protocol_error("a second Hello"),
+        }
+    }
+
+    /// Takes a frame that could not be read.
+    pub fn malformed(&mut self, error: &FrameError) -> Vec<GatewayEffect> {
+        let code = match error {
+            FrameError::TooLarge { .. } => CloseCode::CloseLimitExceeded,
+            FrameError::Empty
+            | FrameError::UnknownFlags(_)
+            | FrameError::Compressed
+            | FrameError::TooManyFields
+            | FrameError::Malformed(_)
+            | FrameError::NoMessage => CloseCode::CloseProtocolError,
+        };
+        self.close(pb::Close::new(code, error.to_string()))
+    }
+
+    /// Ends the session.
+    pub fn close(&mut self, close: pb::Close) -> Vec<GatewayEffect> {
+        if self.phase == Phase::Closed {
+            return Vec::new();
+        }
+        self.phase = Phase::Closed;
+        self.subscriptions.clear();
+        vec![GatewayEffect::Close(close)]
+    }
+
+    fn peer_closed(&mut self, close: &pb::Close) -> Vec<GatewayEffect> {
+        let _ = close;
+        self.close(pb::Close::new(CloseCode::CloseDone, "the peer closed the session"))
+    }
+
+    fn protocol_error(&mut self, message: &str) -> Vec<GatewayEffect> {
+        self.close(pb::Close::new(CloseCode::CloseProtocolError, message))
+    }
+
+    fn limit(&mut self, message: String) -> Vec<GatewayEffect> {
+        self.close(pb::Close::new(CloseCode::CloseLimitExceeded, message))
+    }
+
+    fn hello(&mut self, hello: pb::Hello) -> Vec<GatewayEffect> {
+        if !hello.versions.contains(&crate::VERSION) {
+            let message = format!("this gateway speaks version {} of the protocol", crate::VERSION);
+            return self.close(pb::Close::new(CloseCode::CloseUnsupportedVersion, message));
+        }
+        if hello.acknowledged_seq > hello.last_seq {
+            return self.protocol_error("Hello.acknowledged_seq is greater than last_seq");
+        }
+        if hello.access_token.len() > MAX_TOKEN_BYTES {
+            return self.limit(format!("the access token has more than {MAX_TOKEN_BYTES} bytes"));
+        }
+        self.site = SiteId::new(hello.site);
+        self.acknowledged_hello = hello.acknowledged_seq;
+        self.last_seq_hello = hello.last_seq;
+        self.peer_compresses = hello.compressions.contains(&pb::Compression::Zstd.into());
+        self.credit = i64::try_from(hello.credit).unwrap_or(i64::MAX);
+        self.phase = Phase::Admitting;
+        vec![GatewayEffect::Admit(hello)]
+    }
+
+    /// Lets the peer in.
+    pub fn admitted(&mut self, admission: Admission) -> Vec<GatewayEffect> {
+        if self.phase != Phase::Admitting {
+            return Vec::new();
+        }
+        if admission.last_seq > self.last_seq_hello {
+            let message = format!(
+                "the log holds transactions of this site up to {}, the peer knows of {}: its store is an old copy and needs a new site",
+                admission.last_seq, self.last_seq_hello
+            );
+            return self.close(pb::Close::new(CloseCode::CloseStaleSite, message));
+        }
+        self.phase = Phase::Open;
+        if self.peer_compresses && admission.compress {
+            self.compression = pb::Compression::Zstd;
+        }
+        let mut effects = vec![send(pb::Welcome {
+            version: crate::VERSION,
+            session: admission.session,
+            last_seq: admission.last_seq,
+            server_time_ms: admission.server_time_ms,
+            limits: Some(self.limits),
+            permissions_json: admission.permissions_json,
+            compression: self.compression.into(),
+            head: Some(admission.head.into()),
+            expires_at_ms: admission.expires_at_ms,
+        })];
+        // What the peer has not heard of: everything between was accepted, but for the rejected ones.
+        self.resolved = self.acknowledged_hello.min(admission.last_seq);
+        for rejected in admission.rejected {
+            if rejected.seq <= self.resolved || rejected.seq > admission.last_seq {
+                continue;
+            }
+            if rejected.seq > self.resolved + 1 {
+                effects.push(send(pb::Accepted { seq: rejected.seq - 1, lsn: Some(admission.head.into()) }));
+            }
+            self.resolved = rejected.seq;
+            effects.push(send(rejected));
+        }
+        if admission.last_seq > self.resolved {
+            effects.push(send(pb::Accepted { seq: admission.last_seq, lsn: Some(admission.head.into()) }));
+        }
+        self.resolved = admission.last_seq;
+        self.resolved_lsn = admission.head;
+        self.pushed = admission.last_seq;
+        effects
+    }
+
+    fn push(&mut self, push: pb::Push) -> Vec<GatewayEffect> {
+        if push.transactions.is_empty() || push.transactions.len() > MAX_PUSH_TRANSACTIONS {
+            return self.limit(format!("a Push carries 1 to {MAX_PUSH_TRANSACTIONS} transactions"));
+        }
+        let mut fresh = Vec::with_capacity(push.transactions.len());
+        let mut repeated = false;
+        for transaction in push.transactions {
+            if transaction.seq == 0 {
+                return self.protocol_error("seq starts at 1");
+            }
+            if transaction.seq <= self.pushed {
+                // Its outcome was sent, or is on its way.
+                repeated |= transaction.seq <= self.resolved;
+                continue;
+            }
+            if transaction.seq != self.pushed + 1 {
+                let message = format!("seq {} was pushed, {} is next", transaction.seq, self.pushed + 1);
+                return self.close(pb::Close::new(CloseCode::CloseSeqGap, message));
+            }
+            let bytes = transaction.transaction.len();
+            if bytes as u64 > self.limits.max_transaction_bytes {
+                return self.limit(format!("transaction {} has {bytes} bytes", transaction.seq));
+            }
+            self.pushed += 1;
+            self.in_flight.push_back(bytes);
+            self.in_flight_bytes += bytes;
+            fresh.push(transaction);
+        }
+        if self.in_flight.len() as u64 > u64::from(self.limits.max_pushes_in_flight) {
+            return self.limit(format!("{} transactions are in flight", self.in_flight.len()));
+        }
+        if self.in_flight_bytes as u64 > self.limits.max_push_bytes_in_flight {
+            return self.limit(format!("{} bytes of transactions are in flight", self.in_flight_bytes));
+        }
+        let mut effects = Vec::new();
+        if repeated {
+            effects.push(send(pb::Accepted { seq: self.resolved, lsn: Some(self.resolved_lsn.into()) }));
+        }
+        if !fresh.is_empty() {
+            effects.push(GatewayEffect::Append(fresh));
+        }
+        effects
+    }
+
+    /// Everything pushed up to `seq` that has no outcome yet is durable, at or before `lsn`.
+    pub fn accepted(&mut self, seq: u64, lsn: Lsn) -> Vec<GatewayEffect> {
+        if self.phase != Phase::Open || seq <= self.resolved || seq > self.pushed {
+            return Vec::new();
+        }
+        while self.resolved < seq {
+            self.resolve_next();
+        }
+        self.resolved_lsn = self.resolved_lsn.max(lsn);
+        vec![send(pb::Accepted { seq, lsn: Some(self.resolved_lsn.into()) })]
+    }
+
+    /// The next transaction without an outcome was refused; ignored when it is not the next.
+    pub fn rejected(&mut self, rejected: pb::Rejected, lsn: Lsn) -> Vec<GatewayEffect> {
+        if self.phase != Phase::Open || rejected.seq != self.resolved + 1 || rejected.seq > self.pushed {
+            return Vec::new();
+        }
+        self.resolve_next();
+        self.resolved_lsn = self.resolved_lsn.max(lsn);
+        vec![send(rejected)]
+    }
+
+    fn resolve_next(&mut self) {
+        self.resolved += 1;
+        self.in_flight_bytes -= self.in_flight.pop_front().unwrap_or(0);
+    }
+
+    fn subscribe(&mut self, subscribe: pb::Subscribe) -> Vec<GatewayEffect> {
+        if subscribe.id <= self.last_subscription {
+            return self.protocol_error("a subscription's id must be greater than those before it");
+        }
+        self.last_subscription = subscribe.id;
+        if self.subscriptions.len() as u64 >= u64::from(self.limits.max_subscriptions) {
+            let message = format!("at most {} subscriptions can be open", self.limits.max_subscriptions);
+            return vec![send(refusal(subscribe.id, pb::RefuseCode::RefuseLimit, message))];
+        }
+        self.subscriptions.insert(subscribe.id, SubscriptionPhase::Asked);
+        vec![GatewayEffect::Subscribe(subscribe)]
+    }
+
+    fn unsubscribe(&mut self, id: u32) -> Vec<GatewayEffect> {
+        if id > self.last_subscription {
+            return self.protocol_error("an Unsubscribe for an id that was never used");
+        }
+        // One that was refused meanwhile is gone already.
+        self.subscriptions.remove(&id).map(|_| GatewayEffect::Unsubscribe(id)).into_iter().collect()
+    }
+
+    /// The subscription is open, and catches up.
+    pub fn subscribed(&mut self, id: u32, scope: u64) -> Vec<GatewayEffect> {
+        match self.subscriptions.get_mut(&id) {
+            Some(phase @ SubscriptionPhase::Asked) => {
+                *phase = SubscriptionPhase::CatchingUp;
+                vec![send(pb::Subscribed { id, scope })]
+            }
+            Some(SubscriptionPhase::CatchingUp | SubscriptionPhase::Live(_)) | None => Vec::new(),
+        }
+    }
+
+    /// The subscription cannot be opened, or has to end.
+    pub fn refused(&mut self, id: u32, code: pb::RefuseCode, message: String) -> Vec<GatewayEffect> {
+        self.subscriptions.remove(&id).map(|_| send(refusal(id, code, message))).into_iter().collect()
+    }
+
+    /// The subscriptions that still catch up have everything up to `lsn`.
+    pub fn caught_up(&mut self, ids: &[u32], lsn: Lsn) -> Vec<GatewayEffect> {
+        let mut subscriptions = Vec::new();
+        for &id in ids {
+            if let Some(phase @ SubscriptionPhase::CatchingUp) = self.subscriptions.get_mut(&id) {
+                *phase = SubscriptionPhase::Live(lsn);
+                subscriptions.push(id);
+            }
+        }
+        if subscriptions.is_empty() {
+            return Vec::new();
+        }
+        self.through = self.through.max(lsn);
+        vec![send(pb::CaughtUp { subscriptions, lsn: Some(lsn.into()) })]
+    }
+
+    /// The subscriptions cannot go on from their cursors: first syncs follow.
+    pub fn resync(&mut self, ids: &[u32]) -> Vec<GatewayEffect> {
+        let subscriptions: Vec<u32> = ids.iter().copied().filter(|id| self.subscriptions.contains_key(id)).collect();
+        for id in &subscriptions {
+            self.subscriptions.insert(*id, SubscriptionPhase::CatchingUp);
+        }
+        if subscriptions.is_empty() { Vec::new() } else { vec![send(pb::Resync { subscriptions })] }
+    }
+
+    /// All live subscriptions are put back to catching up from their cursor, which is answered.
+    pub fn put_back(&mut self) -> Vec<(u32, Lsn)> {
+        let through = self.through;
+        let mut back = Vec::new();
+        for (&id, phase) in &mut self.subscriptions {
+            if let SubscriptionPhase::Live(since) = *phase {
+                *phase = SubscriptionPhase::CatchingUp;
+                back.push((id, since.max(through)));
+            }
+        }
+        back
+    }
+
+    /// A Changes with this `through` is sent: the live subscriptions' cursor. Ignored when it would go back.
+    pub fn advanced(&mut self, through: Lsn) {
+        self.through = self.through.max(through);
+    }
+
+    /// The cursor of the live subscriptions.
+    #[must_use]
+    pub const fn through(&self) -> Lsn {
+        self.through
+    }
+
+    /// A frame of documents with so many bytes is sent.
+    pub fn spend(&mut self, bytes: usize) {
+        self.credit = self.credit.saturating_sub_unsigned(bytes as u64);
+    }
+
+    fn more_credit(&mut self, bytes: u64) -> Vec<GatewayEffect> {
+        let had = self.credit > 0;
+        self.credit = self.credit.saturating_add_unsigned(bytes);
+        if !had && self.credit > 0 { vec![GatewayEffect::Resume] } else { Vec::new() }
+    }
+
+    fn renew(&mut self, renew: pb::Renew) -> Vec<GatewayEffect> {
+        if renew.access_token.len() > MAX_TOKEN_BYTES {
+            return self.limit(format!("the access token has more than {MAX_TOKEN_BYTES} bytes"));
+        }
+        vec![GatewayEffect::Renew(renew.access_token)]
+    }
+
+    /// Checks what must always hold.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn validate(&self) -> Result<(), &'static str> {
+        let holds = [
+            (self.resolved <= self.pushed, "an outcome for what was not pushed"),
+            (
+                self.pushed - self.resolved.min(self.pushed) == self.in_flight.len() as u64,
+                "in flight is pushed minus resolved",
+            ),
+            (self.in_flight.iter().sum::<usize>() == self.in_flight_bytes, "bytes in flight"),
+            (self.subscriptions.keys().all(|&id| id <= self.last_subscription), "an unknown subscription"),
+            (
+                self.phase != Phase::Open
+                    || self.subscriptions.len() as u64 <= u64::from(self.limits.max_subscriptions),
+                "too many subscriptions",
+            ),
+            (self.phase == Phase::Open || self.subscriptions.is_empty(), "a subscription outside of an open session"),
+        ];
+        holds.iter().find(|(good, _)| !good).map_or(Ok(()), |(_, what)| Err(what))
+    }
+}
+
+fn send(message: impl Into<pb::GatewayMessage>) -> GatewayEffect {
+    GatewayEffect::Send(message.into())
+}
+
+fn refusal(id: u32, code: pb::RefuseCode, message: String) -> pb::Refused {
+    pb::Refused { id, code: code.into(), message }
+}
+
+#[cfg(test)]
+mod tests;
