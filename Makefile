@@ -30,7 +30,7 @@ demo: build $(PYTHON) ## the story on real data: two devices, SQL and DuckDB on 
 	$(PYTHON) scripts/demo.py
 
 bench: build $(PYTHON) ## measure; prints ratios against baselines of the same run
-	$(PYTHON) scripts/bench.py
+	$(PYTHON) scripts/bench.py $(BENCH_ARGS)
 
 lint: ## formatting, clippy, and who may depend on whom
 	$(CARGO) fmt --all --check

@@ -1,0 +1,169 @@
+"""Measures the whole thing on the flights of 2013 and prints every figure beside its target or its baseline of the same
+run. `--write` also records them in docs/benchmarks.md, with the machine."""
+
+import argparse
+import http.client
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+
+import duckdb
+import flights
+from running_server import ROOT, Server
+
+QUERIES = {
+    "group by carrier": "SELECT carrier, count(*), avg(dep_delay), sum(distance) FROM flights GROUP BY carrier",
+    "filter two columns": "SELECT count(*), sum(air_time) FROM flights WHERE origin = 'JFK' AND dep_delay > 60",
+    "join airlines": "SELECT a.name, count(*), avg(f.arr_delay) FROM flights f JOIN airlines a ON a.carrier = f.carrier GROUP BY a.name",
+}
+RUNS = 31
+# name → (target, whether more is better); the targets are for a machine of two cores
+TARGETS = {
+    "import": (30_000, True),
+    "first sync": (100_000, True),
+    "one-field joins": (3_000_000, True),
+    "bytes per delta": (55, False),
+    "heap per 300-byte document": (1_536, False),
+    "resident at rest": (150, False),
+    "resident after import": (1_024, False),
+    "ready after restart": (1, False),
+}
+
+
+class Report:
+    def __init__(self):
+        self.rows = []
+
+    def add(self, name, value, unit, beside=""):
+        target, more = TARGETS.get(name, (None, True))
+        if target is not None:
+            met = value >= target if more else value <= target
+            beside = f"target {'≥' if more else '≤'} {target:,}: {'met' if met else 'MISSED'}{'; ' + beside if beside else ''}"
+        shown = f"{value:,.0f}" if value >= 1000 else f"{value:,.3g}"
+        self.rows.append((name, shown, unit, beside))
+        print(f"{name:<44} {shown:>14} {unit:<14} {beside}", flush=True)
+
+
+def measure_import(server, data, report):
+    report.add("resident at rest", server.resident_mib(), "MiB")
+    for table, key in (("airlines", "carrier"), ("flights", "id")):
+        begun = time.monotonic()
+        server.command("import", "--collection", table, "--id", key, "--null", "NA", str(data / f"{table}.csv"))
+        seconds = time.monotonic() - begun
+    report.add("import", 336_776 / seconds, "documents/s", "whole process, one connection, acknowledged")
+    report.add("resident after import", server.resident_mib(), "MiB")
+
+
+def median_ms(run):
+    times = []
+    for _ in range(RUNS):
+        begun = time.perf_counter()
+        run()
+        times.append((time.perf_counter() - begun) * 1000)
+    return statistics.median(times)
+
+
+def measure_sql(server, report):
+    server.compact()
+    host = server.url.removeprefix("http://")
+    connection = http.client.HTTPConnection(host)
+    headers = {"Authorization": f"Bearer {server.credentials['api_key']}", "Content-Type": "application/json"}
+
+    def ours(query):
+        connection.request("POST", f"/{server.credentials['app']}/sql", json.dumps({"query": query}), headers)
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != 200:
+            sys.exit(f"{query}: {body.decode()}")
+        return json.loads(body)
+
+    duck = duckdb.connect()
+    duck.execute(f"SET threads = {os.cpu_count()}")
+    tables = server.data_dir / "objects" / "apps" / server.credentials["app"] / "tables"
+    for name in ("airlines", "flights"):
+        files = [str(path) for path in current_segments(tables / name)]
+        duck.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({files!r})")
+    for name, query in QUERIES.items():
+        if len(ours(query)) != len(duck.execute(query).fetchall()):
+            sys.exit(f"{name}: the answers differ")
+        theirs = median_ms(lambda query=query: duck.execute(query).fetchall())
+        mine = median_ms(lambda query=query: ours(query))
+        again = median_ms(lambda query=query: duck.execute(query).fetchall())
+        theirs = (theirs + again) / 2
+        ratio = mine / theirs
+        report.add(f"SQL over DuckDB, {name}", ratio, "ratio", f"{mine:.1f} ms over HTTP, DuckDB {theirs:.1f} ms; target ≤ 1: {'met' if ratio <= 1 else 'MISSED'}")
+
+
+def current_segments(table):
+    """After a compaction of a table at rest all its rows are in the newest run; older files wait for their readers."""
+    files = sorted((table / "segments").glob("*.parquet"))
+    rows = {path: duckdb.execute("SELECT count(*) FROM read_parquet(?)", [str(path)]).fetchone()[0] for path in files}
+    total, chosen = 0, []
+    wanted = duckdb.execute("SELECT count(DISTINCT _key) FROM read_parquet(?)", [[str(p) for p in files]]).fetchone()[0]
+    for path in reversed(files):
+        if total < wanted:
+            chosen.append(path)
+            total += rows[path]
+    if total != wanted:
+        sys.exit(f"{table.name}: the newest files hold {total} rows, not {wanted}")
+    return chosen
+
+
+def measure_lines(report, command, folder=ROOT, environment=None):
+    """Runs a benchmark that prints `name<TAB>value<TAB>unit[<TAB>beside]` lines."""
+    done = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, env={**os.environ, **(environment or {})})
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed")
+    for line in done.stdout.splitlines():
+        parts = line.split("\t")
+        if len(parts) >= 3 and re.fullmatch(r"[0-9.eE+-]+", parts[1]):
+            report.add(parts[0], float(parts[1]), parts[2], parts[3] if len(parts) > 3 else "")
+
+
+def machine():
+    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    memory = next(int(line.split()[1]) // 1024 // 1024 for line in open("/proc/meminfo") if line.startswith("MemTotal"))
+    return f"{os.cpu_count()} cores ({model}), {memory} GiB, {platform.system()} {platform.release().split('-')[0]}"
+
+
+def write(report):
+    path = ROOT / "docs" / "benchmarks.md"
+    text = path.read_text()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True, capture_output=True).stdout.strip()
+    table = [f"Measured {date.today()} at {commit} on {machine()}.", "", "| figure | value | unit | beside |", "| --- | ---: | --- | --- |"]
+    table += [f"| {name} | {value} | {unit} | {beside} |" for name, value, unit, beside in report.rows]
+    begin, end = "<!-- figures -->", "<!-- end of figures -->"
+    head, tail = text.split(begin)[0], text.split(end)[1]
+    path.write_text(f"{head}{begin}\n" + "\n".join(table) + f"\n{end}{tail}")
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--write", action="store_true", help="record the figures in docs/benchmarks.md")
+    options = options.parse_args()
+    report = Report()
+    print(machine())
+    with Server(ROOT / ".cache" / "bench") as server:
+        measure_import(server, flights.unpack(), report)
+        server.kill()
+        report.add("ready after restart", server.start(), "s")
+        measure_lines(
+            report,
+            ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-e2e", "--bench", "sync"],
+            environment={"BIGPEER_CREDENTIALS": str(server.data_dir / "dev-credentials.json")},
+        )
+        measure_sql(server, report)
+    measure_lines(report, ["cargo", "run", "--quiet", "--release", "--locked"], ROOT / "tests" / "bench-crdt")
+    measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-log"])
+    if options.write:
+        write(report)
+
+
+if __name__ == "__main__":
+    main()
