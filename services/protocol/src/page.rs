@@ -1,7 +1,7 @@
 //! `PageWriter`: writes a Changes message with a Page straight into the frame, without a struct or an allocation per
 //! document. What it writes is what the generated code would read back; a test compares the two.
 
-use bigpeer_types::Lsn;
+use bigpeer_types::{Hlc, Lsn};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{encode_varint, encoded_len_varint};
 
@@ -17,6 +17,7 @@ const PAGE_SNAPSHOT: u8 = 3 << 3 | 2;
 const PAGE_STATES: u8 = 4 << 3 | 2;
 const PAGE_LEFT: u8 = 5 << 3 | 2;
 const PAGE_POSITION: u8 = 6 << 3 | 2;
+const PAGE_CLOCK: u8 = 7 << 3 | 1;
 const STATE_ID: u8 = 1 << 3 | 2;
 const STATE_STATE: u8 = 2 << 3 | 2;
 const STATE_LSN: u8 = 3 << 3 | 2;
@@ -36,6 +37,7 @@ const HEADER: usize = 1 + 2 * (1 + PADDED);
 pub struct PageWriter {
     frame: BytesMut,
     documents: usize,
+    clock: u64,
 }
 
 impl PageWriter {
@@ -47,7 +49,7 @@ impl PageWriter {
         put_ids(&mut frame, PAGE_SUBSCRIPTIONS, subscriptions);
         put_bytes(&mut frame, PAGE_COLLECTION, collection.as_bytes());
         put_lsn(&mut frame, PAGE_SNAPSHOT, snapshot);
-        Self { frame, documents: 0 }
+        Self { frame, documents: 0, clock: 0 }
     }
 
     /// Adds a document that matches `subscriptions` (empty for all of the page's).
@@ -67,8 +69,10 @@ impl PageWriter {
         self.documents += 1;
     }
 
-    /// Adds a document that does not match `subscriptions` (empty for all of the page's).
-    pub fn left(&mut self, id: &[u8], subscriptions: &[u32]) {
+    /// Adds a document that does not match `subscriptions` (empty for all of the page's). `newest` is the greatest
+    /// reading in it: the peer's clock must be moved past it.
+    pub fn left(&mut self, id: &[u8], newest: Hlc, subscriptions: &[u32]) {
+        self.clock = self.clock.max(newest.to_bits());
         self.frame.put_u8(PAGE_LEFT);
         encode_varint((bytes_len(id) + ids_len(subscriptions)) as u64, &mut self.frame);
         put_bytes(&mut self.frame, LEFT_ID, id);
@@ -99,6 +103,10 @@ impl PageWriter {
     pub fn finish(mut self, position: Option<&[u8]>, compression: pb::Compression) -> Framed<Bytes> {
         if let Some(position) = position {
             put_bytes(&mut self.frame, PAGE_POSITION, position);
+        }
+        if self.clock != 0 {
+            self.frame.put_u8(PAGE_CLOCK);
+            self.frame.put_u64_le(self.clock);
         }
         let bytes = self.frame.len();
         let changes = bytes - 1 - (1 + PADDED);
