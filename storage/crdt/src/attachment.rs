@@ -1,5 +1,8 @@
 //! `Attachment`: the token of a blob that is stored elsewhere.
 
+use std::cmp::Ordering;
+
+use crate::codec::put_attachment;
 use crate::value::{Object, Value};
 
 /// What a document holds of an attachment: enough to fetch it and to check what was fetched.
@@ -23,5 +26,15 @@ impl Attachment {
             ("len", Value::from(self.length)),
             ("metadata", Value::Object(self.metadata.clone())),
         ]))
+    }
+
+    /// The order that decides between two tokens with the same stamp: that of their encodings.
+    pub(crate) fn tie_order(&self, other: &Self) -> Ordering {
+        let encoded = |attachment| {
+            let mut out = Vec::new();
+            put_attachment(&mut out, attachment);
+            out
+        };
+        encoded(self).cmp(&encoded(other))
     }
 }

@@ -1,12 +1,22 @@
 //! `Document`: a state; a delta is a small one.
-use crate::error::DecodeError;
-use crate::value::Object;
-use crate::visible::Visible;
+
 use bigpeer_types::{Hlc, SiteId, Stamp};
 
-/// A document's state. A delta is a small state, and applying is joining.
+use crate::codec;
+use crate::error::DecodeError;
+use crate::node::Node;
+use crate::value::{Object, Value};
+use crate::visible::{MapView, Visible};
+
+/// A document's state. A delta is a small state, and applying is joining: associative, commutative, idempotent.
+///
+/// Always in canonical form, so equality is equality of meaning, and equal states have equal encodings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Document {}
+pub struct Document {
+    /// Left out once the root is cleared at or after it: what lives then is newer, and nothing is deleted.
+    pub(crate) deleted: Option<Stamp>,
+    pub(crate) root: Node,
+}
 
 /// What an encoding says about itself when it is validated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,16 +40,45 @@ pub enum Writers {
     Several,
 }
 
+impl Writers {
+    /// The writers of both.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nobody, both) | (both, Self::Nobody) => both,
+            (Self::One(a), Self::One(b)) if a == b => Self::One(a),
+            (Self::One(_) | Self::Several, Self::One(_) | Self::Several) => Self::Several,
+        }
+    }
+}
+
 impl Document {
-    /// The empty state.
+    /// The empty state, which is that of a document of which nothing was heard.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// From parts that may hold dead content only in `deleted`.
+    pub(crate) fn from_parts(deleted: Option<Stamp>, root: Node) -> Self {
+        let mut document = Self { deleted: None, root };
+        document.join_deleted(deleted);
+        document
+    }
+
+    fn join_deleted(&mut self, deleted: Option<Stamp>) {
+        self.deleted = self.deleted.max(deleted);
+        if self.deleted <= self.root.cleared() {
+            self.deleted = None;
+        }
+    }
+
     /// Joins `other` into this state.
     pub fn join(&mut self, other: &Self) {
-        let _ = other;
+        self.root.join(&other.root, None);
+        self.join_deleted(other.deleted);
     }
+
     /// The canonical bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -47,70 +86,102 @@ impl Document {
         self.encode_into(&mut out);
         out
     }
-    /// Appends the canonical bytes.
+
+    /// Appends the canonical bytes to `out`.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
-        let _ = out;
+        codec::put_state(out, self.deleted, &self.root);
     }
-    /// Reads canonical bytes.
+
+    /// Reads canonical bytes. There is no limit on their length: states can outgrow what one delta may have. What is
+    /// allocated is in proportion to it.
+    ///
     /// # Errors
-    /// On anything else.
+    /// On anything but the canonical bytes of a state, with the offset.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let _ = bytes;
-        Ok(Self::default())
+        let mut document = Self::new();
+        document.join_encoded(bytes)?;
+        Ok(document)
     }
-    /// Joins an encoded state: all of it, or nothing on an error.
+
+    /// Joins an encoded state, as [`Self::join`] of [`Self::decode`], without building it: all of it, or nothing on an
+    /// error.
+    ///
     /// # Errors
-    /// When the bytes are not canonical.
+    /// As [`Self::decode`].
     pub fn join_encoded(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
-        self.join(&Self::decode(bytes)?);
+        let checked = codec::check(bytes)?;
+        checked.join_into(&mut self.root)?;
+        self.join_deleted(checked.deleted());
         Ok(())
     }
-    /// Checks bytes as [`Self::decode`] does, without building anything.
+
+    /// Checks bytes as [`Self::decode`] does, without building anything: for hostile bytes that are passed on as they are.
+    ///
     /// # Errors
-    /// When the bytes are not canonical.
+    /// As [`Self::decode`].
     pub fn validate_encoded(bytes: &[u8]) -> Result<Header, DecodeError> {
-        let _ = bytes;
-        Ok(Header { max_hlc: Hlc::ZERO, min_hlc: Hlc::ZERO, writers: Writers::Nobody })
+        codec::check(bytes).map(|checked| checked.header())
     }
-    /// Whether readers see the document.
+
+    /// Whether readers see the document: it has content, of which the newest is later than its deletion.
     #[must_use]
     pub fn is_visible(&self) -> bool {
-        false
+        match self.deleted {
+            None => self.root.has_content(),
+            deleted @ Some(_) => self.root.newest() > deleted,
+        }
     }
-    /// The newest live stamp.
+
+    /// The newest stamp of content, which a deletion must beat.
     #[must_use]
     pub fn newest(&self) -> Option<Stamp> {
-        None
+        self.root.newest()
     }
-    /// When and by whom it was deleted, unless a later whole insertion has made that moot.
+
+    /// The newest deletion, whether or not a later change has brought the document back; none if the document was
+    /// inserted anew over it.
     #[must_use]
     pub fn deleted(&self) -> Option<Stamp> {
-        None
+        self.deleted
     }
+
     /// The greatest reading of any stamp in the state; zero if there is none.
     #[must_use]
     pub fn max_hlc(&self) -> Hlc {
-        Hlc::ZERO
+        let mut max = self.deleted.map_or(Hlc::ZERO, |stamp| stamp.hlc);
+        self.root.each_stamp(&mut |stamp| max = max.max(stamp.hlc));
+        max
     }
-    /// Whether nothing was ever written here.
+
+    /// Whether nothing was ever heard of this document.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        true
+        self.deleted.is_none() && self.root.is_empty()
     }
-    /// What a reader sees at `path`; nothing if the document is not visible. The empty path is the whole document.
+
+    /// What a reader sees at `path`, without materializing anything; nothing if the document is not visible. The empty
+    /// path is the whole document. Paths lead through maps and through objects in registers. `_id` is not in here.
     #[must_use]
     pub fn get(&self, path: &[impl AsRef<str>]) -> Option<Visible<'_>> {
-        let _ = path;
-        None
+        if !self.is_visible() {
+            return None;
+        }
+        path.iter().try_fold(Visible::Map(MapView(&self.root)), |seen, key| match seen {
+            Visible::Map(map) => map.get(key.as_ref()),
+            Visible::Value(Value::Object(object)) => object.get(key.as_ref()).map(Visible::Value),
+            Visible::Value(_) | Visible::Counter(_) | Visible::Attachment(_) => None,
+        })
     }
+
     /// The visible fields, without `_id`; empty if the document is not visible.
     #[must_use]
     pub fn to_object(&self) -> Object {
-        Object::new()
+        if self.is_visible() { MapView(&self.root).to_object() } else { Object::new() }
     }
+
     /// Heap bytes behind this state, estimated from lengths.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        0
+        self.root.heap_bytes()
     }
 }

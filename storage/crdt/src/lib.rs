@@ -2,15 +2,18 @@
 #![warn(missing_docs)]
 
 mod attachment;
+mod codec;
 mod condition;
 mod document;
 mod editor;
 mod error;
 mod id;
 mod json;
+mod node;
 mod transaction;
 mod value;
 mod visible;
+mod wire;
 
 pub use attachment::Attachment;
 pub use condition::{ConditionOp, FieldCondition};
