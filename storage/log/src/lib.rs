@@ -7,11 +7,12 @@
 #![warn(missing_docs)]
 
 mod contract;
-mod embedded;
+pub mod embedded;
 mod error;
 mod lease;
 mod memory;
 mod metadata;
+mod metrics;
 mod preconditions;
 mod tail;
 mod watchers;

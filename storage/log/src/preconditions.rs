@@ -9,7 +9,7 @@ use crate::limits::{MAX_CONFLICT_KEYS, MAX_PAYLOAD_BYTES};
 use crate::{AppendEntry, AppendError, AppendOutcome, ConflictKey};
 
 /// How many written keys an app's log remembers by default.
-pub(crate) const DEFAULT_CONFLICT_KEYS: usize = 1 << 18;
+pub(crate) const DEFAULT_CONFLICT_KEYS: usize = 1 << 17;
 
 /// Refuses entries that are over a limit, before anything of the call is applied.
 pub(crate) fn check_entries(entries: &[AppendEntry]) -> Result<(), AppendError> {
@@ -112,6 +112,21 @@ impl WrittenKeys {
             None if since < self.forgotten => Written::Forgotten,
             None => Written::No,
         }
+    }
+
+    /// The newest write that was forgotten.
+    pub(crate) const fn forgotten(&self) -> Lsn {
+        self.forgotten
+    }
+
+    /// Says that writes up to `lsn` may have been forgotten.
+    pub(crate) fn forget_through(&mut self, lsn: Lsn) {
+        self.forgotten = self.forgotten.max(lsn);
+    }
+
+    /// The newest write of each key that is remembered, oldest first.
+    pub(crate) fn remembered(&self) -> impl Iterator<Item = (ConflictKey, Lsn)> {
+        self.order.iter().copied().filter(|(key, lsn)| self.newest.get(key) == Some(lsn))
     }
 
     pub(crate) fn write(&mut self, key: ConflictKey, lsn: Lsn) {
