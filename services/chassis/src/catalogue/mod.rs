@@ -299,6 +299,16 @@ impl Catalogue {
         Ok((stored == admin).then_some(secret))
     }
 
+    /// Removes an admin token.
+    ///
+    /// # Errors
+    /// When the log does not take it.
+    pub async fn delete_admin(&self, name: &Name) -> Result<(), CatalogueError> {
+        let key = Key::Admin(name.clone()).encode();
+        self.log.metadata().commit(vec![MetaOp::Delete { key }]).await?;
+        self.reload().await
+    }
+
     /// Gives away a site of the app that was never given before.
     ///
     /// # Errors
