@@ -1,0 +1,453 @@
+//! What the server sent, made part of the store: a batch of messages is one SQLite transaction, so documents and the
+//! cursors that speak for them move together.
+//!
+//! # Consistency
+//! Documents join, so hearing something twice changes nothing. Two things do more than join. A **rejected** write is
+//! taken back: the document becomes the state that the server gave, joined with the later local changes. A
+//! **resynchronization** starts a document over: the server may have forgotten the tombstones that would have made old
+//! local content dead, so the first page state replaces what is here (local changes that are not known to be in the
+//! snapshot are joined again), and what no page named is dropped when it ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use bigpeer_crdt::{DocId, Document};
+use bigpeer_dql::SelectPlan;
+use bigpeer_protocol::{PeerEffect, pb};
+use bigpeer_types::{CollectionName, Hlc, Lsn};
+
+use crate::local::{Evaluation, decode, parse_arguments};
+use crate::store::{StoredSubscription, Work};
+use crate::{PeerError, PeerEvent, SubscriptionId};
+
+/// The session's names of subscriptions.
+pub(crate) type SessionIds = BTreeMap<u32, SubscriptionId>;
+
+/// What the session has to do after a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    /// Subscriptions whose documents cannot be trusted: to be asked for again, from the start.
+    pub(crate) start_over: BTreeSet<SubscriptionId>,
+}
+
+/// Applies what the session said, in the order in which it came.
+pub(crate) fn apply(
+    work: &mut Work<'_>,
+    effects: Vec<PeerEffect>,
+    ids: &SessionIds,
+    evaluation: &Evaluation,
+) -> Result<Applied, PeerError> {
+    let mut batch = Batch::begin(work, ids, evaluation)?;
+    for effect in effects {
+        batch.effect(effect)?;
+    }
+    batch.finish()
+}
+
+struct Batch<'b, 'a> {
+    work: &'b mut Work<'a>,
+    ids: &'b SessionIds,
+    evaluation: &'b Evaluation,
+    /// Subscriptions with their plans; read when first needed, and again after they changed.
+    plans: Option<Vec<(StoredSubscription, SelectPlan)>>,
+    resyncing: BTreeSet<SubscriptionId>,
+    /// Whether any document waits for its changes to be pushed before it goes.
+    leaving: bool,
+    /// Newest `Changes.through` that the cursors do not have yet.
+    through: Option<Lsn>,
+    /// Newest stamp seen, so that local writes come after it.
+    newest: Hlc,
+    applied: Applied,
+}
+
+impl<'b, 'a> Batch<'b, 'a> {
+    fn begin(work: &'b mut Work<'a>, ids: &'b SessionIds, evaluation: &'b Evaluation) -> Result<Self, PeerError> {
+        let resyncing = work.tables().resyncing()?;
+        let leaving = work.tables().any_leaving()?;
+        let (plans, through, newest, applied) = (None, None, Hlc::ZERO, Applied::default());
+        Ok(Self { work, ids, evaluation, plans, resyncing, leaving, through, newest, applied })
+    }
+
+    fn effect(&mut self, effect: PeerEffect) -> Result<(), PeerError> {
+        match effect {
+            PeerEffect::Apply { changes, .. } => self.changes(&changes),
+            PeerEffect::Left { left, .. } => {
+                left.documents.iter().try_for_each(|document| self.left_document(document))
+            }
+            PeerEffect::CaughtUp { subscriptions, lsn } => self.caught_up(&subscriptions, lsn),
+            PeerEffect::Resync { subscriptions } => {
+                self.session_ids(&subscriptions).into_iter().try_for_each(|id| self.begin_resync(id))
+            }
+            PeerEffect::Subscribed(subscribed) => {
+                let known = self.session_ids(&[subscribed.id]);
+                known.into_iter().try_for_each(|id| self.work.set_scope(id, subscribed.scope))
+            }
+            PeerEffect::Refused(refused) => {
+                self.refused(refused);
+                Ok(())
+            }
+            PeerEffect::Accepted { seq, lsn } => self.work.acknowledge(seq, Some(lsn)),
+            PeerEffect::Rejected(rejected) => self.rejected(rejected),
+            PeerEffect::Send(_) | PeerEffect::Welcomed(_) | PeerEffect::Closed(_) => Ok(()),
+        }
+    }
+
+    fn finish(mut self) -> Result<Applied, PeerError> {
+        self.advance()?;
+        if self.newest > self.work.tables().clock()? {
+            self.work.set_clock(self.newest)?;
+        }
+        Ok(self.applied)
+    }
+
+    fn changes(&mut self, changes: &pb::Changes) -> Result<(), PeerError> {
+        for transaction in &changes.transactions {
+            self.newest = self.newest.max(Hlc::from_bits(transaction.clock));
+            for change in &transaction.changes {
+                self.change(change)?;
+            }
+            transaction.left.iter().try_for_each(|document| self.left_document(document))?;
+        }
+        if let Some(page) = &changes.page {
+            self.page(page)?;
+        }
+        self.through = self.through.max(changes.through.map(Lsn::from));
+        Ok(())
+    }
+
+    fn change(&mut self, change: &pb::Change) -> Result<(), PeerError> {
+        let (collection, number) = self.collection(&change.collection)?;
+        match &change.content {
+            Some(pb::change::Content::Delta(state) | pb::change::Content::State(state)) => {
+                self.join(number, &change.id, state)?;
+                self.work.touch(&collection);
+            }
+            None => {}
+        }
+        self.stays(number, &change.id)
+    }
+
+    fn page(&mut self, page: &pb::Page) -> Result<(), PeerError> {
+        let (collection, number) = self.collection(&page.collection)?;
+        let subscriptions = self.session_ids(&page.subscriptions);
+        self.newest = self.newest.max(Hlc::from_bits(page.clock));
+        for state in &page.states {
+            let resyncing: Vec<SubscriptionId> = if self.resyncing.is_empty() {
+                Vec::new()
+            } else {
+                let named = self.session_ids(&state.subscriptions);
+                let of_state = if named.is_empty() { &subscriptions } else { &named };
+                of_state.iter().copied().filter(|id| self.resyncing.contains(id)).collect()
+            };
+            if resyncing.is_empty() {
+                self.join(number, &state.id, &state.state)?;
+            } else {
+                self.start_over(&collection, number, state, &resyncing)?;
+            }
+            self.stays(number, &state.id)?;
+        }
+        if !page.states.is_empty() {
+            self.work.touch(&collection);
+        }
+        for left in &page.left {
+            let named = self.session_ids(&left.subscriptions);
+            let of_key = if named.is_empty() { &subscriptions } else { &named };
+            self.left(&collection, number, &left.id, of_key)?;
+        }
+        if !page.position.is_empty() {
+            let snapshot = page.snapshot.map_or(Lsn::ZERO, Lsn::from);
+            for id in &subscriptions {
+                self.work.set_page(*id, snapshot, &page.position)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins a state or a delta into the document. The first sight of a document costs one insert and no read.
+    fn join(&mut self, number: i64, key: &[u8], state: &[u8]) -> Result<(), PeerError> {
+        self.check(key, state)?;
+        if self.work.insert_document(number, key, state)? {
+            return Ok(());
+        }
+        let Some(known) = self.work.tables().document(number, key)? else {
+            return Err(PeerError::Damaged("a document that is there and is not".to_owned()));
+        };
+        if known == state {
+            return Ok(());
+        }
+        let mut document = decode(&known)?;
+        document.join_encoded(state).map_err(|error| PeerError::Protocol(error.to_string()))?;
+        let joined = document.encode();
+        if joined != known {
+            self.work.put_document(number, key, &joined)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing that does not decode is ever stored.
+    fn check(&mut self, key: &[u8], state: &[u8]) -> Result<(), PeerError> {
+        DocId::from_key(key).map_err(|error| PeerError::Protocol(error.to_string()))?;
+        let header = Document::validate_encoded(state).map_err(|error| PeerError::Protocol(error.to_string()))?;
+        self.newest = self.newest.max(header.max_hlc);
+        Ok(())
+    }
+
+    /// A page state of a resynchronization. It replaces what is here, unless something newer than the snapshot can have
+    /// come in by another way already.
+    fn start_over(
+        &mut self,
+        collection: &CollectionName,
+        number: i64,
+        state: &pb::State,
+        resyncing: &[SubscriptionId],
+    ) -> Result<(), PeerError> {
+        self.check(&state.id, &state.state)?;
+        let id = parse_id(&state.id)?;
+        let seen = self.work.tables().any_resync_has_seen(number, &state.id)?;
+        let document = decode(&state.state)?;
+        if seen || self.is_matched(collection, &id, &document, |subscription| !subscription.resync)? {
+            self.join(number, &state.id, &state.state)?;
+        } else {
+            self.reset(collection, number, &id, Some(document))?;
+        }
+        resyncing.iter().try_for_each(|subscription| self.work.resync_saw(*subscription, number, &state.id))
+    }
+
+    /// Makes the document `base` and the local changes that are not known to be in it; nothing if there is neither.
+    fn reset(
+        &mut self,
+        collection: &CollectionName,
+        number: i64,
+        id: &DocId,
+        base: Option<Document>,
+    ) -> Result<(), PeerError> {
+        let mut state = base;
+        for delta in self.work.tables().unpushed_deltas((collection, number), id)? {
+            let document = state.get_or_insert_with(Document::new);
+            document.join_encoded(&delta).map_err(|error| PeerError::Damaged(error.to_string()))?;
+        }
+        match state {
+            Some(document) => self.work.put_document(number, id.as_key(), &document.encode())?,
+            None => self.work.remove_document(number, id.as_key())?,
+        }
+        self.work.touch(collection);
+        Ok(())
+    }
+
+    fn left_document(&mut self, left: &pb::LeftDocument) -> Result<(), PeerError> {
+        let (collection, number) = self.collection(&left.collection)?;
+        let subscriptions = self.session_ids(&left.subscriptions);
+        self.left(&collection, number, &left.id, &subscriptions)
+    }
+
+    /// The document does not match `subscriptions` any more: it goes, unless another one matches it. With unpushed
+    /// changes it goes when those are pushed.
+    fn left(
+        &mut self,
+        collection: &CollectionName,
+        number: i64,
+        key: &[u8],
+        subscriptions: &[SubscriptionId],
+    ) -> Result<(), PeerError> {
+        let Some(state) = self.work.tables().document(number, key)? else { return Ok(()) };
+        let (id, document) = (parse_id(key)?, decode(&state)?);
+        if self.is_matched(collection, &id, &document, |other| !subscriptions.contains(&other.id))? {
+            return Ok(());
+        }
+        if self.work.tables().has_unpushed(number, key)? {
+            self.leaving = true;
+            return self.work.mark_leaving(number, key);
+        }
+        self.work.touch(collection);
+        self.work.remove_document(number, key)
+    }
+
+    /// The document matches a subscription: it is not to go.
+    fn stays(&mut self, number: i64, key: &[u8]) -> Result<(), PeerError> {
+        if self.leaving { self.work.unmark_leaving(number, key) } else { Ok(()) }
+    }
+
+    /// Whether one of the subscriptions that `which` picks matches the document.
+    fn is_matched(
+        &mut self,
+        collection: &CollectionName,
+        id: &DocId,
+        document: &Document,
+        which: impl Fn(&StoredSubscription) -> bool,
+    ) -> Result<bool, PeerError> {
+        Ok(self.plans()?.iter().any(|(subscription, plan)| {
+            which(subscription) && plan.collection() == collection && plan.matches(id, document)
+        }))
+    }
+
+    fn plans(&mut self) -> Result<&[(StoredSubscription, SelectPlan)], PeerError> {
+        let plans = match self.plans.take() {
+            Some(plans) => plans,
+            None => {
+                let stored = self.work.tables().subscriptions()?.into_iter();
+                stored.map(|subscription| plan_of(subscription, self.evaluation)).collect::<Result<Vec<_>, _>>()?
+            }
+        };
+        Ok(self.plans.insert(plans))
+    }
+
+    fn begin_resync(&mut self, subscription: SubscriptionId) -> Result<(), PeerError> {
+        self.advance()?;
+        self.work.begin_resync(subscription)?;
+        self.work.event(PeerEvent::Resync { subscription });
+        self.resyncing.insert(subscription);
+        self.plans = None;
+        Ok(())
+    }
+
+    fn caught_up(&mut self, subscriptions: &[u32], lsn: Lsn) -> Result<(), PeerError> {
+        // Cursors of the others first: what came through so far was not sent to these.
+        self.advance()?;
+        for subscription in self.session_ids(subscriptions) {
+            if self.resyncing.remove(&subscription) {
+                self.end_resync(subscription)?;
+            }
+            self.work.set_cursor(subscription, lsn)?;
+            if let Some(status) = self.work.status.subscriptions.get_mut(&subscription)
+                && !status.caught_up
+            {
+                status.caught_up = true;
+                self.work.event(PeerEvent::CaughtUp { subscription, lsn });
+            }
+        }
+        self.let_go(lsn)
+    }
+
+    /// Drops what the resynchronization has not named.
+    fn end_resync(&mut self, subscription: SubscriptionId) -> Result<(), PeerError> {
+        let stored = self.work.tables().subscription(subscription)?;
+        let Some(stored) = stored else { return Ok(()) };
+        let (_, plan) = plan_of(stored, self.evaluation)?;
+        let collection = plan.collection().clone();
+        let number = self.work.number_of(&collection)?;
+        let mut unnamed = Vec::new();
+        let tables = self.work.tables();
+        tables.scan_documents(number, |key, state| {
+            if !tables.resync_has_seen(subscription, number, key)? {
+                let (id, document) = (parse_id(key)?, decode(state)?);
+                if !document.is_visible() || plan.matches(&id, &document) {
+                    unnamed.push((id, document));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for (id, document) in unnamed {
+            if !self.is_matched(&collection, &id, &document, |other| other.id != subscription && !other.resync)? {
+                self.reset(&collection, number, &id, None)?;
+            }
+        }
+        self.work.end_resync(subscription)?;
+        self.plans = None;
+        self.work.forget_acknowledged()
+    }
+
+    /// Moves the cursors of the live subscriptions to what has come through.
+    fn advance(&mut self) -> Result<(), PeerError> {
+        let Some(through) = self.through.take() else { return Ok(()) };
+        let live = self.work.status.subscriptions.iter().filter(|(_, status)| status.caught_up);
+        let live: Vec<SubscriptionId> = live.map(|(id, _)| *id).collect();
+        for subscription in live {
+            self.work.set_cursor(subscription, through)?;
+        }
+        self.let_go(through)
+    }
+
+    /// Documents that left and had unpushed changes go once the changes are in the log, and what the log made of them
+    /// has come through without bringing them back.
+    fn let_go(&mut self, through: Lsn) -> Result<(), PeerError> {
+        if !self.leaving || self.work.status.acknowledged_lsn.is_some_and(|lsn| lsn > through) {
+            return Ok(());
+        }
+        for (collection, number, id) in self.work.tables().ready_to_leave()? {
+            self.work.remove_document(number, id.as_key())?;
+            self.work.unmark_leaving(number, id.as_key())?;
+            self.work.touch(&collection);
+        }
+        self.leaving = self.work.tables().any_leaving()?;
+        Ok(())
+    }
+
+    fn refused(&mut self, refused: pb::Refused) {
+        let Some(subscription) = self.ids.get(&refused.id).copied() else { return };
+        if let Some(status) = self.work.status.subscriptions.get_mut(&subscription) {
+            status.refused = Some(refused.message.clone());
+            status.caught_up = false;
+        }
+        self.work.event(PeerEvent::SubscriptionRefused { subscription, reason: refused.message });
+    }
+
+    fn rejected(&mut self, rejected: pb::Rejected) -> Result<(), PeerError> {
+        let documents = self.work.tables().documents_of(rejected.seq)?;
+        self.work.forget_rejected(rejected.seq)?;
+        let mut given: BTreeMap<(&str, &[u8]), Option<&[u8]>> = BTreeMap::new();
+        for restore in &rejected.restore {
+            given.insert((&restore.collection, &restore.id), restore.state.as_deref());
+        }
+        for (collection, number, id) in &documents {
+            let base = given.get(&(collection.as_str(), id.as_key())).copied().flatten();
+            let base = match base {
+                Some(state) => {
+                    self.check(id.as_key(), state)?;
+                    Some(decode(state)?)
+                }
+                None => None,
+            };
+            self.reset(collection, *number, id, base)?;
+        }
+        if rejected.incomplete {
+            self.distrust(documents.iter().map(|(collection, _, _)| collection))?;
+        }
+        self.work.event(PeerEvent::WriteRejected {
+            seq: rejected.seq,
+            code: rejected.code().as_str_name().to_owned(),
+            message: rejected.message,
+            documents: documents.into_iter().map(|(collection, _, id)| (collection, id)).collect(),
+        });
+        Ok(())
+    }
+
+    /// Starts every subscription to these collections over.
+    fn distrust<'c>(&mut self, collections: impl Iterator<Item = &'c CollectionName>) -> Result<(), PeerError> {
+        let collections: BTreeSet<&CollectionName> = collections.collect();
+        let of_collection = self.plans()?.iter().filter(|(_, plan)| collections.contains(plan.collection()));
+        let subscriptions: Vec<SubscriptionId> = of_collection.map(|(subscription, _)| subscription.id).collect();
+        for subscription in subscriptions {
+            self.begin_resync(subscription)?;
+            self.applied.start_over.insert(subscription);
+        }
+        Ok(())
+    }
+
+    fn collection(&mut self, name: &str) -> Result<(CollectionName, i64), PeerError> {
+        let collection = CollectionName::new(name).map_err(|error| PeerError::Protocol(error.to_string()))?;
+        let number = self.work.number_of(&collection)?;
+        Ok((collection, number))
+    }
+
+    /// The store's names for the session's. Those that were ended meanwhile, or are to be started over, are left out:
+    /// what is still said about them counts no more.
+    fn session_ids(&self, ids: &[u32]) -> Vec<SubscriptionId> {
+        let counts = |id: &SubscriptionId| {
+            self.work.status.subscriptions.contains_key(id) && !self.applied.start_over.contains(id)
+        };
+        ids.iter().filter_map(|id| self.ids.get(id).copied()).filter(counts).collect()
+    }
+}
+
+fn plan_of(
+    subscription: StoredSubscription,
+    evaluation: &Evaluation,
+) -> Result<(StoredSubscription, SelectPlan), PeerError> {
+    let arguments = parse_arguments(&subscription.arguments)?;
+    let plan = evaluation.select(&subscription.query, &arguments)?;
+    Ok((subscription, plan))
+}
+
+fn parse_id(key: &[u8]) -> Result<DocId, PeerError> {
+    DocId::from_key(key).map_err(|error| PeerError::Damaged(error.to_string()))
+}

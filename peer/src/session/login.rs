@@ -1,0 +1,132 @@
+//! Login over HTTP: an API key becomes a site and a token, an old token a new one.
+
+use std::time::Duration;
+
+use bigpeer_types::{AppId, SiteId};
+use serde::Deserialize;
+
+use crate::store::Token;
+use crate::{PeerError, Secret};
+
+/// Where a bigpeer is, in the two forms that are asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    /// `http://…` or `https://…`, without a slash at the end.
+    http: String,
+    app: AppId,
+}
+
+impl Endpoint {
+    pub(crate) fn new(url: &str, app: &AppId) -> Result<Self, PeerError> {
+        let bad = || PeerError::Url(url.chars().take(200).collect());
+        let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;
+        let scheme = match scheme {
+            "http" | "ws" => "http",
+            "https" | "wss" => "https",
+            _other => return Err(bad()),
+        };
+        // Credentials in a URL would end up in logs; a query or fragment means nothing here.
+        if rest.contains(['@', '?', '#', ' ']) || rest.starts_with('/') || rest.is_empty() {
+            return Err(bad());
+        }
+        Ok(Self { http: format!("{scheme}://{}", rest.trim_end_matches('/')), app: app.clone() })
+    }
+
+    /// The address of the WebSocket.
+    pub(crate) fn sync(&self) -> String {
+        // "http" → "ws", "https" → "wss".
+        format!("{}/{}/sync", self.http.replacen("http", "ws", 1), self.app)
+    }
+
+    fn auth(&self, what: &str) -> String {
+        format!("{}/{}/auth/{what}", self.http, self.app)
+    }
+}
+
+/// A site, and the token to use it with.
+#[derive(Clone, Debug)]
+pub(crate) struct Login {
+    pub(crate) site: SiteId,
+    pub(crate) token: Token,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    site: SiteId,
+    access_token: String,
+    expires_at: u64,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    error: FailureBody,
+}
+
+#[derive(Deserialize)]
+struct FailureBody {
+    message: String,
+}
+
+/// A new site for an API key.
+pub(crate) async fn log_in(endpoint: &Endpoint, api_key: &Secret, timeout: Duration) -> Result<Login, PeerError> {
+    ask(&endpoint.auth("login"), api_key, timeout).await
+}
+
+/// A new token for the site of an old one.
+pub(crate) async fn refresh(endpoint: &Endpoint, old: &Secret, timeout: Duration) -> Result<Login, PeerError> {
+    ask(&endpoint.auth("refresh"), old, timeout).await
+}
+
+async fn ask(url: &str, bearer: &Secret, timeout: Duration) -> Result<Login, PeerError> {
+    let client = reqwest::Client::builder()
+        .timeout(timeout)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| unreachable(&error))?;
+    let response = client.post(url).bearer_auth(bearer.reveal()).send().await.map_err(|error| unreachable(&error))?;
+    let status = response.status();
+    let body = response.bytes().await.map_err(|error| unreachable(&error))?;
+    if status.is_success() {
+        let Answer { site, access_token, expires_at } = serde_json::from_slice(&body)
+            .map_err(|_| PeerError::Protocol("the answer to the login is not one".to_owned()))?;
+        return Ok(Login { site, token: Token { token: Secret::new(access_token), expires_ms: expires_at } });
+    }
+    let message = serde_json::from_slice::<Failure>(&body).map_or_else(
+        |_| format!("the login was answered with {status}"),
+        |failure| failure.error.message.chars().take(500).collect(),
+    );
+    // What a later attempt may pass is no refusal: timeouts, conflicts, too many requests, trouble of the server.
+    let later = status.is_server_error() || [408, 409, 425, 429].contains(&status.as_u16());
+    Err(if later { PeerError::Unreachable(message) } else { PeerError::Refused(message) })
+}
+
+/// The innermost reason: reqwest's own text only says that sending failed.
+fn unreachable(error: &reqwest::Error) -> PeerError {
+    let mut reason: &dyn std::error::Error = error;
+    while let Some(source) = reason.source() {
+        reason = source;
+    }
+    PeerError::Unreachable(reason.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_four_schemes_lead_to_the_same_place() {
+        let app = AppId::new("an-app").expect("valid");
+        for (given, sync, login) in [
+            ("http://host:8080", "ws://host:8080/an-app/sync", "http://host:8080/an-app/auth/login"),
+            ("ws://host:8080/", "ws://host:8080/an-app/sync", "http://host:8080/an-app/auth/login"),
+            ("https://host", "wss://host/an-app/sync", "https://host/an-app/auth/login"),
+            ("wss://host/below", "wss://host/below/an-app/sync", "https://host/below/an-app/auth/login"),
+        ] {
+            let endpoint = Endpoint::new(given, &app).expect(given);
+            assert_eq!((endpoint.sync().as_str(), endpoint.auth("login").as_str()), (sync, login));
+        }
+        for bad in ["", "host:8080", "ftp://host", "http://", "http:///x", "http://user:key@host", "http://host/?x=1"] {
+            assert!(matches!(Endpoint::new(bad, &app), Err(PeerError::Url(_))), "{bad}");
+        }
+    }
+}

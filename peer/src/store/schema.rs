@@ -1,0 +1,105 @@
+//! The tables of `peer.db`, their version, and how a connection is set up.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::PeerError;
+
+/// Marks the file as a peer's store ("bgpr").
+const APPLICATION_ID: i64 = 0x6267_7072;
+
+/// Version of the tables below. A store of another version is refused, never guessed at.
+const SCHEMA_VERSION: i64 = 1;
+
+/// WAL pages before a checkpoint: 32 MiB, so that a first sync rewrites a hot page once and not at every batch.
+const CHECKPOINT_PAGES: i64 = 4096;
+
+const SCHEMA: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+-- Names are stored once; documents carry the number.
+CREATE TABLE collections (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+-- id: order-preserving key of the _id. state: canonical encoding of everything known, unpushed changes included.
+CREATE TABLE documents (
+    collection INTEGER NOT NULL, id BLOB NOT NULL, state BLOB NOT NULL,
+    PRIMARY KEY (collection, id)
+) WITHOUT ROWID;
+-- Local transactions that the server has not answered for; those that it has stay while a resynchronization runs, as
+-- its snapshot may be older. basis: the newest seq whose outcome was known when the transaction was made.
+CREATE TABLE unpushed (seq INTEGER PRIMARY KEY, basis INTEGER NOT NULL, payload BLOB NOT NULL);
+-- Which documents those touch.
+CREATE TABLE unpushed_changes (
+    collection INTEGER NOT NULL, id BLOB NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY (collection, id, seq)
+) WITHOUT ROWID;
+CREATE INDEX unpushed_changes_seq ON unpushed_changes (seq);
+-- Documents that left while they had unpushed changes: looked at again once those are pushed.
+CREATE TABLE leaving (
+    collection INTEGER NOT NULL, id BLOB NOT NULL,
+    PRIMARY KEY (collection, id)
+) WITHOUT ROWID;
+-- arguments: JSON. scope: from Subscribed. cursor: LSN up to which everything matching is in `documents`. page_lsn,
+-- page_position: how far an unfinished first sync came. resync: documents that the server does not name must go.
+CREATE TABLE subscriptions (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, query TEXT NOT NULL, arguments TEXT NOT NULL,
+    scope INTEGER NOT NULL DEFAULT 0, cursor BLOB, page_lsn BLOB, page_position BLOB,
+    resync INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (query, arguments)
+);
+-- What a running resynchronization has named so far.
+CREATE TABLE resync_seen (
+    subscription INTEGER NOT NULL, collection INTEGER NOT NULL, id BLOB NOT NULL,
+    PRIMARY KEY (collection, id, subscription)
+) WITHOUT ROWID;
+";
+
+/// Opens the file for the one writer, makes the tables when it is new, and checks the version when it is not.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, PeerError> {
+    let connection = Connection::open(path)?;
+    set_up(&connection)?;
+    let has_tables: bool = connection.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master)", [], |row| row.get(0))?;
+    if has_tables {
+        check_version(&connection, path)?;
+    }
+    // The page size must be set before the first table; rows of a few hundred bytes want larger pages than 4 KiB.
+    connection.pragma_update(None, "page_size", 8192)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    if !has_tables {
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        ))?;
+    }
+    Ok(connection)
+}
+
+/// Opens the file for reading. Every read transaction sees one consistent state.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, PeerError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    set_up(&connection)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn set_up(connection: &Connection) -> Result<(), PeerError> {
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "cache_size", -32 * 1024)?;
+    Ok(())
+}
+
+fn check_version(connection: &Connection, path: &Path) -> Result<(), PeerError> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    let reason = if application != APPLICATION_ID {
+        "it is a database of something else".to_owned()
+    } else if version != SCHEMA_VERSION {
+        format!("its files have version {version}, this bigpeer reads version {SCHEMA_VERSION}")
+    } else {
+        return Ok(());
+    };
+    Err(PeerError::NotAStore { path: path.to_owned(), reason })
+}
