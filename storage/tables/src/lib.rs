@@ -1,1 +1,46 @@
-//! Documents as Parquet segments and manifests on object storage; DocumentStore over them and the log's tail
+//! Documents as Parquet segments and manifests on object storage; `DocumentStore` over them and the log's tail.
+//!
+//! # Layout
+//! An app is a [`manifest::Manifest`] (a numbered list of immutable [segments](SegmentPart), at one LSN) and an overlay:
+//! what the log holds behind that LSN, in memory. [`paths`] says where everything lies. Each document is live in exactly
+//! one segment; older rows of it are marked in deletion vectors, which are part of the manifest.
+//!
+//! # Consistency
+//! A [`Snapshot`] is the app at one LSN: every transaction up to it, nothing after it, whatever is written, flushed or
+//! compacted meanwhile. LSNs of snapshots only grow. [`DocumentStore::wait_for`] gives read-your-writes.
+//!
+//! # Crash safety
+//! Everything here can be rebuilt from the last manifest and the log behind it, and is, at every start. A manifest is
+//! committed by put-if-absent of the next number, after the files that it names; before that nothing has happened, after
+//! it everything has. The log must not be trimmed beyond [`DocumentStore::flushed`].
+//!
+//! # Cancellation
+//! Every call may be dropped at any time. Reads leave nothing; writes leave at most files that nothing refers to, which
+//! [`Writer::collect_garbage`] deletes.
+
+#![warn(missing_docs)]
+
+pub mod columns;
+mod error;
+mod feed;
+pub mod manifest;
+mod metrics;
+mod overlay;
+pub mod paths;
+mod scan;
+mod segment;
+mod settings;
+mod snapshot;
+mod store;
+mod table;
+mod tail;
+mod version;
+mod writer;
+
+pub use error::TablesError;
+pub use feed::{AppliedBatch, AppliedTransaction, Feed, FeedError};
+pub use settings::TablesSettings;
+pub use snapshot::{Scan, ScannedDocument, Snapshot, StoredDocument};
+pub use store::{DocumentStore, Stores};
+pub use table::{SegmentPart, TableSnapshot};
+pub use writer::{Compacted, Debt, Flushed, Writer};

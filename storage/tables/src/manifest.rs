@@ -1,0 +1,103 @@
+//! Manifests: immutable, numbered lists of the segments that together are an app at one LSN.
+//!
+//! **Layout** (all numbers little-endian):
+//! ```text
+//! 8 bytes   "bpmanif" and the format version (1)
+//! 4 bytes   crc32c of everything that follows
+//! 4 bytes   length of the body
+//! body      JSON: `Manifest`
+//! blobs     serialized roaring bitmaps, in the order in which the body's segments name them
+//! ```
+
+mod codec;
+mod repository;
+
+pub use codec::{decode, encode};
+pub(crate) use repository::{Committed, Repository};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bigpeer_types::{CollectionName, Lsn};
+use roaring::RoaringBitmap;
+use ulid::Ulid;
+
+use crate::columns::Columns;
+
+/// An app at one LSN.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// Its place in the sequence of manifests: 1, 2, 3, …; 0 is the empty manifest that is never stored.
+    pub number: u64,
+    /// The epoch of the writer that committed it. A writer that meets a later epoch than its own stops.
+    pub epoch: u64,
+    /// Which writer committed it: a random number, to tell two writers of one epoch apart.
+    pub writer: u64,
+    /// Every transaction up to here is in the segments.
+    pub lsn: Lsn,
+    /// When it was committed, in milliseconds since the epoch, by the writer's clock.
+    pub committed_ms: u64,
+    /// The collections that have segments.
+    pub collections: BTreeMap<CollectionName, Collection>,
+}
+
+/// A collection's segments and columns.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Collection {
+    /// The columns of all its segments ever: types only widen, places never change.
+    pub columns: Columns,
+    /// Its segments. Each document is live in exactly one of them.
+    pub segments: Vec<SegmentMeta>,
+}
+
+/// One segment file, and which of its rows still count.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SegmentMeta {
+    /// The file's name.
+    pub ulid: Ulid,
+    /// Length of the file in bytes.
+    pub size: u64,
+    /// Rows in the file.
+    pub rows: u32,
+    /// Bytes of document states in the file, before compression.
+    pub state_bytes: u64,
+    /// Whether the segment is part of the sorted run, made by a compaction. Others are new from a flush.
+    pub run: bool,
+    /// Key of the first row.
+    pub min_key: Vec<u8>,
+    /// Key of the last row.
+    pub max_key: Vec<u8>,
+    /// LSN of the least recent change in it.
+    pub min_lsn: Lsn,
+    /// LSN of the most recent change in it.
+    pub max_lsn: Lsn,
+    /// How its typed columns are stored.
+    pub columns: Arc<Columns>,
+    /// The deletion vector: rows that a newer segment supersedes.
+    pub superseded: Arc<RoaringBitmap>,
+    /// Rows of documents that readers do not see.
+    pub tombstones: Arc<RoaringBitmap>,
+}
+
+impl SegmentMeta {
+    /// Rows that are not superseded.
+    #[must_use]
+    pub fn live_rows(&self) -> u64 {
+        u64::from(self.rows).saturating_sub(self.superseded.len())
+    }
+}
+
+impl Manifest {
+    /// The state of an app that has never been flushed.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { number: 0, epoch: 0, writer: 0, lsn: Lsn::ZERO, committed_ms: 0, collections: BTreeMap::new() }
+    }
+
+    /// All segments, with their collections.
+    pub fn segments(&self) -> impl Iterator<Item = (&CollectionName, &SegmentMeta)> {
+        self.collections
+            .iter()
+            .flat_map(|(name, collection)| collection.segments.iter().map(move |segment| (name, segment)))
+    }
+}

@@ -1,0 +1,234 @@
+//! Every object path of bigpeer is built and parsed here, and nowhere else.
+//!
+//! ```text
+//! apps/{app}/manifests/{number:020}
+//! apps/{app}/tables/{collection}/segments/{ulid}.parquet
+//! apps/{app}/tables/{collection}/_delta_log/{number:020}.json
+//! apps/{app}/attachments/{sha256}
+//! ```
+//! A collection's name is escaped: `A-Z a-z 0-9 - _` stand for themselves, every other byte is `!` and two hexadecimal
+//! digits. Where that would be longer than [`LONGEST_ESCAPED`] bytes (file systems end at 255), the whole name is
+//! `!!` and its base64 (URL alphabet, no padding). One name has one form.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bigpeer_types::{AppId, CollectionName};
+use object_store::path::{Path, PathPart};
+use ulid::Ulid;
+
+/// Longest collection name in its readable escaped form, in bytes.
+const LONGEST_ESCAPED: usize = 200;
+
+/// One object of an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ObjectPath {
+    /// An immutable list of the segments that are the app at one LSN.
+    Manifest(AppId, u64),
+    /// An immutable file of document states.
+    Segment(AppId, CollectionName, Ulid),
+    /// A commit of the Delta Lake log that publishes a collection.
+    DeltaCommit(AppId, CollectionName, u64),
+    /// A blob, by the SHA-256 of its content.
+    Attachment(AppId, [u8; 32]),
+}
+
+impl ObjectPath {
+    /// The path in the object store.
+    #[must_use]
+    pub fn to_path(&self) -> Path {
+        match self {
+            Self::Manifest(app, number) => manifests(app).join(PathPart::from(format!("{number:020}"))),
+            Self::Segment(app, collection, ulid) => {
+                segments(app, collection).join(PathPart::from(format!("{ulid}.parquet")))
+            }
+            Self::DeltaCommit(app, collection, number) => {
+                table(app, collection).join("_delta_log").join(PathPart::from(format!("{number:020}.json")))
+            }
+            Self::Attachment(app, sha256) => {
+                let hex = sha256.iter().fold(String::new(), |mut hex, byte| {
+                    let _ = write!(hex, "{byte:02x}");
+                    hex
+                });
+                app_root(app).join("attachments").join(PathPart::from(hex))
+            }
+        }
+    }
+
+    /// Reads a path that [`Self::to_path`] made; nothing for any other.
+    #[must_use]
+    pub fn parse(path: &Path) -> Option<Self> {
+        let parts: Vec<&str> = path.as_ref().split('/').collect();
+        let parsed = match parts.as_slice() {
+            ["apps", app, "manifests", number] => Self::Manifest(AppId::new(app).ok()?, number.parse().ok()?),
+            ["apps", app, "tables", collection, "segments", file] => {
+                let ulid = Ulid::from_string(file.strip_suffix(".parquet")?).ok()?;
+                Self::Segment(AppId::new(app).ok()?, unescape(collection)?, ulid)
+            }
+            ["apps", app, "tables", collection, "_delta_log", file] => {
+                let number = file.strip_suffix(".json")?.parse().ok()?;
+                Self::DeltaCommit(AppId::new(app).ok()?, unescape(collection)?, number)
+            }
+            ["apps", app, "attachments", hex] => Self::Attachment(AppId::new(app).ok()?, sha256(hex)?),
+            _ => return None,
+        };
+        // One object has one path: other spellings of numbers, digits and names are not ours.
+        (parsed.to_path() == *path).then_some(parsed)
+    }
+}
+
+/// Everything of an app.
+#[must_use]
+pub fn app_root(app: &AppId) -> Path {
+    Path::from("apps").join(app.as_str())
+}
+
+/// The prefix of an app's manifests.
+#[must_use]
+pub fn manifests(app: &AppId) -> Path {
+    app_root(app).join("manifests")
+}
+
+/// The prefix of an app's tables.
+#[must_use]
+pub fn tables(app: &AppId) -> Path {
+    app_root(app).join("tables")
+}
+
+/// The root of a collection's table.
+#[must_use]
+pub fn table(app: &AppId, collection: &CollectionName) -> Path {
+    tables(app).join(PathPart::from(escape(collection)))
+}
+
+/// The prefix of a collection's segments.
+#[must_use]
+pub fn segments(app: &AppId, collection: &CollectionName) -> Path {
+    table(app, collection).join("segments")
+}
+
+fn escape(name: &CollectionName) -> String {
+    let mut out = String::with_capacity(name.as_str().len());
+    for byte in name.as_str().bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "!{byte:02x}");
+        }
+    }
+    if out.len() <= LONGEST_ESCAPED { out } else { format!("!!{}", URL_SAFE_NO_PAD.encode(name.as_str())) }
+}
+
+fn unescape(text: &str) -> Option<CollectionName> {
+    let bytes = if let Some(base64) = text.strip_prefix("!!") {
+        URL_SAFE_NO_PAD.decode(base64).ok()?
+    } else {
+        let mut bytes = Vec::with_capacity(text.len());
+        let mut rest = text.bytes();
+        while let Some(byte) = rest.next() {
+            bytes.push(if byte == b'!' { hex_byte(rest.next()?, rest.next()?)? } else { byte });
+        }
+        bytes
+    };
+    CollectionName::new(std::str::from_utf8(&bytes).ok()?).ok()
+}
+
+fn hex_byte(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    Some(digit(high)? << 4 | digit(low)?)
+}
+
+fn sha256(hex: &str) -> Option<[u8; 32]> {
+    let digits = hex.as_bytes();
+    let bytes: Option<Vec<u8>> = digits
+        .chunks(2)
+        .map(|pair| match pair {
+            [high, low] => hex_byte(*high, *low),
+            _ => None,
+        })
+        .collect();
+    bytes?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn app() -> AppId {
+        AppId::new("flights-2013").unwrap()
+    }
+
+    fn name() -> impl Strategy<Value = CollectionName> {
+        prop_oneof!["[a-z_]{1,20}", "[^\\x00-\\x1f\\x7f-\\u{9f}]{1,40}", "[/!.%~ a-c]{1,80}"]
+            .prop_filter_map("a name", |text| CollectionName::new(&text).ok())
+    }
+
+    proptest! {
+        #[test]
+        fn paths_round_trip(name in name(), number: u64, ulid: u128, sha: [u8; 32]) {
+            for path in [
+                ObjectPath::Manifest(app(), number),
+                ObjectPath::Segment(app(), name.clone(), Ulid(ulid)),
+                ObjectPath::DeltaCommit(app(), name, number),
+                ObjectPath::Attachment(app(), sha),
+            ] {
+                let text = path.to_path();
+                prop_assert_eq!(ObjectPath::parse(&Path::parse(text.as_ref()).unwrap()), Some(path));
+                prop_assert!(text.as_ref().split('/').all(|part| part.len() <= 255), "{}", text);
+                prop_assert!(text.as_ref().is_ascii());
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic_and_only_in_its_one_form(text in "apps/[a-c]/(manifests|tables|attachments)/[!a-f0-9]{0,30}(/segments/[0-9A-Z]{0,30}.parquet)?") {
+            if let Ok(path) = Path::parse(&text)
+                && let Some(parsed) = ObjectPath::parse(&path)
+            {
+                prop_assert_eq!(parsed.to_path(), path);
+            }
+        }
+    }
+
+    #[test]
+    fn paths_are_those_of_the_architecture() {
+        let flights = CollectionName::new("flights").unwrap();
+        assert_eq!(
+            ObjectPath::Manifest(app(), 7).to_path().as_ref(),
+            "apps/flights-2013/manifests/00000000000000000007"
+        );
+        assert_eq!(
+            ObjectPath::Segment(app(), flights.clone(), Ulid(1)).to_path().as_ref(),
+            "apps/flights-2013/tables/flights/segments/00000000000000000000000001.parquet"
+        );
+        assert_eq!(
+            ObjectPath::DeltaCommit(app(), flights, 3).to_path().as_ref(),
+            "apps/flights-2013/tables/flights/_delta_log/00000000000000000003.json"
+        );
+        let odd = CollectionName::new("a/../b c").unwrap();
+        assert_eq!(table(&app(), &odd).as_ref(), "apps/flights-2013/tables/a!2f!2e!2e!2fb!20c");
+    }
+
+    #[test]
+    fn the_longest_name_fits_into_a_file_name() {
+        let longest = CollectionName::new(&"ü".repeat(64)).unwrap();
+        let path = table(&app(), &longest);
+        assert!(path.filename().unwrap().len() <= 255);
+        assert_eq!(unescape(path.filename().unwrap()), Some(longest));
+    }
+
+    #[test]
+    fn other_spellings_are_not_ours() {
+        for text in [
+            "apps/a/manifests/7",
+            "apps/a/tables/flights/segments/x.parquet",
+            "apps/a/tables/!66lights/segments/00000000000000000000000001.parquet",
+            "apps/a/tables/flights/segments/00000000000000000000000001.txt",
+            "apps/A/manifests/00000000000000000007",
+            "manifests/00000000000000000007",
+        ] {
+            assert_eq!(ObjectPath::parse(&Path::parse(text).unwrap()), None, "{text}");
+        }
+    }
+}

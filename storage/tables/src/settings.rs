@@ -1,0 +1,49 @@
+//! `TablesSettings`: the sizes that may differ between installations, with defaults that are right for most.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bigpeer_types::{Clock, IdGenerator, RandomIds, SystemClock};
+
+/// How a store behaves. The defaults suit a server with a gigabyte of memory.
+#[derive(Clone, Debug)]
+pub struct TablesSettings {
+    /// Most bytes in the overlay. When flushing cannot keep up, the store stops applying here: reads become stale,
+    /// writes go on into the log, nothing is lost.
+    pub max_overlay_bytes: usize,
+    /// Most bytes of payload that one read of the log asks for.
+    pub read_bytes: usize,
+    /// Bytes of applied transactions that feeds may lag behind.
+    pub feed_bytes: usize,
+    /// Bytes of document states after which a segment file is cut.
+    pub segment_bytes: usize,
+    /// Bytes of document states after which a row group is cut.
+    pub row_group_bytes: usize,
+    /// Rows after which a row group is cut.
+    pub row_group_rows: usize,
+    /// How many manifests are kept, the newest included. At least 1.
+    pub keep_manifests: usize,
+    /// How old a segment that no kept manifest refers to must be before it is deleted.
+    pub orphan_age: Duration,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where chance comes from.
+    pub ids: Arc<dyn IdGenerator>,
+}
+
+impl Default for TablesSettings {
+    fn default() -> Self {
+        Self {
+            max_overlay_bytes: 256 << 20,
+            read_bytes: 1 << 20,
+            feed_bytes: 16 << 20,
+            segment_bytes: 256 << 20,
+            row_group_bytes: 32 << 20,
+            row_group_rows: 128 << 10,
+            keep_manifests: 3,
+            orphan_age: Duration::from_secs(3600),
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(RandomIds),
+        }
+    }
+}

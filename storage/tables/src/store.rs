@@ -1,0 +1,271 @@
+//! `DocumentStore`: one app, as a manifest and the overlay of what the log holds behind it. No other state.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bigpeer_log::TransactionLog;
+use bigpeer_types::{AppId, Lsn};
+use object_store::ObjectStore;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use ulid::Ulid;
+
+use crate::error::TablesError;
+use crate::feed::{Feed, Published, Ring};
+use crate::manifest::{Manifest, Repository};
+use crate::overlay;
+use crate::settings::TablesSettings;
+use crate::snapshot::{Context, Snapshot, View};
+use crate::version::Version;
+use crate::writer::Writer;
+use crate::{metrics, tail};
+
+/// Finds the store of an app; what roles are given.
+pub trait Stores: Send + Sync {
+    /// The store of `app`, if this process serves it.
+    fn store(&self, app: &AppId) -> Option<Arc<DocumentStore>>;
+}
+
+/// One app's documents.
+///
+/// A task in the background reads the log's tail into the overlay, from the newest manifest on. Everybody else reads
+/// snapshots.
+#[derive(Debug)]
+pub struct DocumentStore {
+    pub(crate) shared: Arc<Shared>,
+    tail: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the tail, the writer and the readers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) app: AppId,
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    pub(crate) log: Arc<dyn TransactionLog>,
+    pub(crate) settings: TablesSettings,
+    pub(crate) context: Arc<Context>,
+    pub(crate) manifests: Repository,
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) published: watch::Sender<Published>,
+    /// Whoever makes a new view holds this: the tail for a batch, the writer for a new manifest.
+    pub(crate) update: tokio::sync::Mutex<()>,
+    /// Told when a new manifest has made room in the overlay.
+    pub(crate) room: Notify,
+    pub(crate) stop: watch::Sender<bool>,
+    /// LSN of the manifest before the current one.
+    previous_manifest: Mutex<Lsn>,
+    /// Every version that may still be in use.
+    versions: Mutex<Vec<Weak<Version>>>,
+}
+
+impl DocumentStore {
+    /// Opens an app: loads its newest manifest, and starts to replay the log behind it in the background. What is in
+    /// segments is not read. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the manifest cannot be read.
+    pub async fn open(
+        app: AppId,
+        objects: Arc<dyn ObjectStore>,
+        log: Arc<dyn TransactionLog>,
+        settings: TablesSettings,
+    ) -> Result<Arc<Self>, TablesError> {
+        let manifests = Repository::new(app.clone(), Arc::clone(&objects));
+        let manifest = manifests.newest(0).await?.unwrap_or_else(Manifest::empty);
+        let lsn = manifest.lsn;
+        let version = Arc::new(Version::new(&app, manifest, None));
+        let in_use = Arc::downgrade(&version);
+        let view = Arc::new(View { lsn, version, overlays: overlay::Overlays::new() });
+        let context =
+            Context { app: app.clone(), objects: Arc::clone(&objects), tables: crate::table::Cache::default() };
+        let shared = Arc::new(Shared {
+            app,
+            objects,
+            log,
+            context: Arc::new(context),
+            manifests,
+            ring: Arc::new(Ring::new(lsn, settings.feed_bytes)),
+            published: watch::Sender::new(Published { view, failed: None }),
+            update: tokio::sync::Mutex::new(()),
+            room: Notify::new(),
+            stop: watch::Sender::new(false),
+            previous_manifest: Mutex::new(Lsn::ZERO),
+            versions: Mutex::new(vec![in_use]),
+            settings,
+        });
+        let task = tokio::spawn(tail::run(Arc::clone(&shared)));
+        Ok(Arc::new(Self { shared, tail: Mutex::new(Some(task)) }))
+    }
+
+    /// The app.
+    #[must_use]
+    pub fn app(&self) -> &AppId {
+        &self.shared.app
+    }
+
+    /// Stops reading the log. Snapshots stay readable; waits end with [`TablesError::Stopped`]. Nothing is flushed:
+    /// what is not in segments is in the log.
+    pub async fn shutdown(&self) {
+        self.shared.stop.send_replace(true);
+        let task = self.tail.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            // The task ends by itself; if it panicked there is nothing left to stop.
+            let _ = task.await;
+        }
+    }
+
+    /// Everything up to here is visible in new snapshots.
+    #[must_use]
+    pub fn applied(&self) -> Lsn {
+        self.shared.view().lsn
+    }
+
+    /// Everything up to here is in segments, committed.
+    #[must_use]
+    pub fn flushed(&self) -> Lsn {
+        self.shared.view().version.manifest.lsn
+    }
+
+    /// The number of the manifest in use; 0 when nothing was ever flushed.
+    #[must_use]
+    pub fn manifest_number(&self) -> u64 {
+        self.shared.view().version.manifest.number
+    }
+
+    /// Bytes of the overlay in memory, estimated.
+    #[must_use]
+    pub fn overlay_bytes(&self) -> usize {
+        overlay::bytes(&self.shared.view().overlays)
+    }
+
+    /// Why the store has stopped applying; none while it works. Reads of what was applied go on.
+    #[must_use]
+    pub fn failed(&self) -> Option<TablesError> {
+        self.shared.published.borrow().failed.clone()
+    }
+
+    /// The state at [`Self::applied`].
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot(self.shared.view())
+    }
+
+    /// Waits until everything up to `lsn` is applied. Cancel safe; put a timeout around it.
+    ///
+    /// # Errors
+    /// When the store stops before that.
+    pub async fn wait_for(&self, lsn: Lsn) -> Result<(), TablesError> {
+        self.wait(|view| view.lsn >= lsn).await
+    }
+
+    /// Waits until the transaction with this id (the `version` of its LSN) is applied. Cancel safe; put a timeout around
+    /// it.
+    ///
+    /// # Errors
+    /// When the store stops before that.
+    pub async fn wait_for_version(&self, version: u64) -> Result<(), TablesError> {
+        self.wait(|view| view.lsn.version >= version).await
+    }
+
+    async fn wait(&self, reached: impl Fn(&View) -> bool + Send) -> Result<(), TablesError> {
+        let mut published = self.shared.published.subscribe();
+        let now = published.wait_for(|now| reached(&now.view) || now.failed.is_some()).await;
+        match now {
+            Ok(now) if reached(&now.view) => Ok(()),
+            Ok(now) => Err(now.failed.clone().unwrap_or(TablesError::Stopped)),
+            Err(_) => Err(TablesError::Stopped),
+        }
+    }
+
+    /// Applied transactions after `after`, live. Its first call of `next` says if `after` is too long ago.
+    #[must_use]
+    pub fn feed(&self, after: Lsn) -> Feed {
+        Feed::new(Arc::clone(&self.shared.ring), self.shared.published.subscribe(), after)
+    }
+
+    /// The writer of this app's segments and manifests. Give it one owner: a second writer of the same app, here or
+    /// elsewhere, fences the first.
+    ///
+    /// # Errors
+    /// When the newest manifest cannot be read.
+    pub async fn writer(&self) -> Result<Writer, TablesError> {
+        Writer::open(Arc::clone(&self.shared)).await
+    }
+
+    /// Looks for a newer manifest, committed by another process, and takes it up. Returns whether there was one.
+    ///
+    /// # Errors
+    /// When manifests cannot be read.
+    pub async fn refresh(&self) -> Result<bool, TablesError> {
+        self.shared.refresh().await
+    }
+}
+
+impl Drop for DocumentStore {
+    fn drop(&mut self) {
+        self.shared.stop.send_replace(true);
+    }
+}
+
+impl Shared {
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.published.borrow().view)
+    }
+
+    pub(crate) fn snapshot(&self, view: Arc<View>) -> Snapshot {
+        Snapshot { context: Arc::clone(&self.context), view }
+    }
+
+    pub(crate) fn publish(&self, view: Arc<View>) {
+        metrics::overlay(&self.app, overlay::bytes(&view.overlays));
+        self.published.send_modify(|published| published.view = view);
+    }
+
+    pub(crate) async fn refresh(&self) -> Result<bool, TablesError> {
+        let current = self.view().version.manifest.number;
+        match self.manifests.newest(current + 1).await? {
+            Some(manifest) => {
+                self.install(manifest).await;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Segments that a snapshot in this process may read.
+    pub(crate) fn pinned(&self) -> HashSet<Ulid> {
+        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = versions.iter().filter_map(Weak::upgrade);
+        used.flat_map(|version| version.manifest.segments().map(|(_, meta)| meta.ulid).collect::<Vec<_>>()).collect()
+    }
+
+    /// Takes up a newer manifest: what it holds leaves the overlay. One that is not newer changes nothing.
+    pub(crate) async fn install(&self, manifest: Manifest) {
+        let _update = self.update.lock().await;
+        let view = self.view();
+        if manifest.number <= view.version.manifest.number {
+            return;
+        }
+        let lsn = view.lsn.max(manifest.lsn);
+        let overlays = overlay::after(&view.overlays, manifest.lsn);
+        let jumped = manifest.lsn > view.lsn;
+        let forget = {
+            let mut previous = self.previous_manifest.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *previous, manifest.lsn)
+        };
+        let version = Arc::new(Version::new(&self.app, manifest, Some(&view.version)));
+        self.context.tables.clear();
+        {
+            let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+            versions.retain(|version| version.strong_count() > 0);
+            versions.push(Arc::downgrade(&version));
+        }
+        if jumped {
+            self.ring.jump(lsn);
+        } else {
+            self.ring.forget(forget);
+        }
+        self.publish(Arc::new(View { lsn, version, overlays }));
+        self.room.notify_waiters();
+    }
+}

@@ -1,0 +1,118 @@
+//! The tail: reads the log behind the manifest and applies it to the overlay, batch by batch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bigpeer_crdt::Transaction;
+use bigpeer_log::{ReadBatch, ReadError};
+
+use crate::error::TablesError;
+use crate::feed::{AppliedBatch, AppliedTransaction};
+use crate::metrics;
+use crate::overlay;
+use crate::snapshot::View;
+use crate::store::Shared;
+
+/// How long to wait before the log is asked again after it failed, and for other writers' manifests when there is no
+/// room in the overlay.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Runs until the store is stopped or cannot go on.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut stop = shared.stop.subscribe();
+    let end = tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => TablesError::Stopped,
+        error = follow(&shared) => error,
+    };
+    if !matches!(end, TablesError::Stopped) {
+        tracing::error!(app = %shared.app, error = %end, "the store has stopped applying");
+    }
+    shared.published.send_modify(|published| published.failed = Some(end));
+}
+
+/// Follows the log until something is wrong that waiting does not cure.
+async fn follow(shared: &Shared) -> TablesError {
+    loop {
+        match step(shared).await {
+            Ok(()) => {}
+            Err(TablesError::Log(ReadError::Trimmed { kept_after })) => {
+                // Another process has flushed and trimmed: its manifest holds what the log has no more.
+                match shared.refresh().await {
+                    Ok(true) => {}
+                    Ok(false) => return TablesError::Log(ReadError::Trimmed { kept_after }),
+                    Err(error) if error.is_retryable() => tokio::time::sleep(PAUSE).await,
+                    Err(error) => return error,
+                }
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(app = %shared.app, %error, "cannot read the log, will try again");
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return error,
+        }
+    }
+}
+
+/// Applies one batch, or waits.
+async fn step(shared: &Shared) -> Result<(), TablesError> {
+    let view = shared.view();
+    if overlay::bytes(&view.overlays) > shared.settings.max_overlay_bytes {
+        wait_for_room(shared).await;
+        return Ok(());
+    }
+    let after = view.lsn;
+    drop(view);
+    let batch = shared.log.read(&shared.app, after, shared.settings.read_bytes).await?;
+    if batch.entries.is_empty() {
+        shared.log.wait_past(&shared.app, after).await?;
+        return Ok(());
+    }
+    apply(shared, batch).await
+}
+
+async fn wait_for_room(shared: &Shared) {
+    let room = shared.room.notified();
+    metrics::overlay_full(&shared.app);
+    tokio::select! {
+        () = room => {}
+        () = tokio::time::sleep(PAUSE) => {
+            // Where another process flushes, its manifests make the room. An error shows again at the next round.
+            let _ = shared.refresh().await;
+        }
+    }
+}
+
+/// Makes a batch visible, as a whole.
+async fn apply(shared: &Shared, batch: ReadBatch) -> Result<(), TablesError> {
+    let _update = shared.update.lock().await;
+    let view = shared.view();
+    let mut overlays = view.overlays.clone();
+    let mut transactions = Vec::with_capacity(batch.entries.len());
+    let mut bytes = 0;
+    for entry in batch.entries {
+        // A manifest that was taken up meanwhile may hold the beginning of the batch.
+        if entry.lsn <= view.lsn {
+            continue;
+        }
+        bytes += entry.payload.len() + 256;
+        let lsn = entry.lsn;
+        let bad = |error: bigpeer_crdt::DecodeError| TablesError::BadTransaction { lsn, reason: error.to_string() };
+        let transaction = Transaction::decode(entry.payload).map_err(bad)?;
+        for change in transaction.changes() {
+            overlay::apply(&mut overlays, lsn, change).map_err(bad)?;
+        }
+        transactions.push(AppliedTransaction { lsn, site: entry.site, seq: entry.seq, transaction });
+    }
+    let lsn = view.lsn.max(batch.through);
+    metrics::applied(&shared.app, transactions.len());
+    let after = Arc::new(View { lsn, version: Arc::clone(&view.version), overlays });
+    let batch = AppliedBatch {
+        transactions,
+        before: shared.snapshot(view),
+        after: shared.snapshot(Arc::clone(&after)),
+        through: lsn,
+    };
+    shared.ring.push(Arc::new(batch), bytes);
+    shared.publish(after);
+    Ok(())
+}
