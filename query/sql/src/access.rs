@@ -1,0 +1,186 @@
+//! How the rows of a segment file are cut into pieces of work, and which of them each piece leaves out.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::FileGroup;
+use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
+use object_store::path::Path;
+use parquet::arrow::arrow_reader::RowSelection;
+use roaring::RoaringBitmap;
+
+use crate::files::FileFacts;
+
+/// Pieces per thread: enough that threads end at about the same time, few enough that opening them costs nothing.
+const PIECES_PER_THREAD: u64 = 4;
+
+/// A segment file of a snapshot.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) path: Path,
+    pub(crate) size: u64,
+    /// Rows that must not be seen: superseded, deleted, or newer in memory.
+    pub(crate) excluded: Arc<RoaringBitmap>,
+    pub(crate) facts: Arc<FileFacts>,
+}
+
+impl Segment {
+    fn rows(&self) -> u64 {
+        self.facts.row_groups.iter().map(|rows| u64::from(*rows)).sum()
+    }
+
+    /// The rows of this file's row groups `groups`, as a file to scan; none if no row is left.
+    fn piece(&self, groups: Range<usize>) -> Option<PartitionedFile> {
+        let mut file = PartitionedFile::new(self.path.as_ref(), self.size);
+        file.statistics = Some(Arc::clone(&self.facts.statistics));
+        file = file.with_extension(Arc::clone(&self.facts));
+        // A range over the whole file tells DataFusion that the file was cut already.
+        file = file.with_range(0, i64::try_from(self.size).unwrap_or(i64::MAX));
+        if groups.len() == self.facts.row_groups.len() && self.excluded.is_empty() {
+            return Some(file);
+        }
+        let mut plan = ParquetAccessPlan::new_none(self.facts.row_groups.len());
+        let mut first = 0_u32;
+        let mut anything = false;
+        for (index, rows) in self.facts.row_groups.iter().enumerate() {
+            let end = first.saturating_add(*rows);
+            if groups.contains(&index) {
+                let access = access(&self.excluded, first..end);
+                anything |= access != RowGroupAccess::Skip;
+                plan.set(index, access);
+            }
+            first = end;
+        }
+        anything.then(|| file.with_extension(plan))
+    }
+}
+
+/// How to read the rows `rows` of a file, one row group, without the excluded ones.
+fn access(excluded: &RoaringBitmap, rows: Range<u32>) -> RowGroupAccess {
+    let count = u64::from(rows.end - rows.start);
+    let gone = excluded.range_cardinality(rows.clone());
+    if gone == 0 {
+        return RowGroupAccess::Scan;
+    }
+    if gone >= count {
+        return RowGroupAccess::Skip;
+    }
+    let mut kept = Vec::new();
+    let mut next = rows.start;
+    for row in excluded.range(rows.clone()) {
+        if row > next {
+            kept.push((next - rows.start) as usize..(row - rows.start) as usize);
+        }
+        next = row.saturating_add(1);
+    }
+    if next < rows.end {
+        kept.push((next - rows.start) as usize..(rows.end - rows.start) as usize);
+    }
+    let total = usize::try_from(count).unwrap_or(usize::MAX);
+    RowGroupAccess::Selection(RowSelection::from_consecutive_ranges(kept.into_iter(), total))
+}
+
+/// The segments as pieces of about the same number of rows, dealt out to `threads` groups.
+pub(crate) fn pieces(segments: &[Segment], threads: usize) -> Vec<FileGroup> {
+    let threads = threads.max(1);
+    let rows: u64 = segments.iter().map(Segment::rows).sum();
+    let target = (rows / (threads as u64 * PIECES_PER_THREAD)).max(1);
+    let mut files = Vec::new();
+    for segment in segments {
+        let groups = &segment.facts.row_groups;
+        let (mut first, mut taken) = (0, 0_u64);
+        for (index, rows) in groups.iter().enumerate() {
+            taken += u64::from(*rows);
+            if taken >= target || index + 1 == groups.len() {
+                files.extend(segment.piece(first..index + 1));
+                (first, taken) = (index + 1, 0);
+            }
+        }
+    }
+    let mut dealt: Vec<Vec<PartitionedFile>> = vec![Vec::new(); threads.min(files.len())];
+    let places = dealt.len();
+    for (index, file) in files.into_iter().enumerate() {
+        if let Some(place) = dealt.get_mut(index % places.max(1)) {
+            place.push(file);
+        }
+    }
+    dealt.into_iter().map(FileGroup::new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use parquet::arrow::ArrowWriter;
+    use proptest::prelude::*;
+
+    fn segment(row_groups: Vec<u32>, excluded: RoaringBitmap) -> Segment {
+        let batch = |rows: u32| {
+            let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..i64::from(rows)));
+            RecordBatch::try_from_iter([("x", column)]).unwrap()
+        };
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch(0).schema(), None).unwrap();
+        for rows in row_groups {
+            writer.write(&batch(rows)).unwrap();
+            writer.flush().unwrap();
+        }
+        let facts = Arc::new(FileFacts::new(Arc::new(writer.finish().unwrap())).unwrap());
+        Segment { path: Path::from("a"), size: 10, excluded: Arc::new(excluded), facts }
+    }
+
+    /// The rows that the pieces would read, in order.
+    fn read(segment: &Segment, threads: usize) -> Vec<u32> {
+        let mut rows = Vec::new();
+        for file in pieces(std::slice::from_ref(segment), threads).iter().flat_map(FileGroup::iter) {
+            let all = ParquetAccessPlan::new_all(segment.facts.row_groups.len());
+            let plan = file.extension::<ParquetAccessPlan>().unwrap_or(&all);
+            let mut first = 0;
+            for (access, count) in plan.inner().iter().zip(&segment.facts.row_groups) {
+                match access {
+                    RowGroupAccess::Skip => {}
+                    RowGroupAccess::Scan => rows.extend(first..first + count),
+                    RowGroupAccess::Selection(selection) => {
+                        let mut at = first;
+                        for selector in selection.iter() {
+                            let end = at + u32::try_from(selector.row_count).unwrap();
+                            if !selector.skip {
+                                rows.extend(at..end);
+                            }
+                            at = end;
+                        }
+                        assert_eq!(at, first + count, "a selection covers its row group");
+                    }
+                }
+                first += count;
+            }
+        }
+        rows.sort_unstable();
+        rows
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_is_read_once_unless_it_is_excluded(
+            row_groups in prop::collection::vec(1_u32..50, 1..8),
+            gone in prop::collection::vec(0_u32..400, 0..200),
+            threads in 1_usize..5,
+        ) {
+            let total: u32 = row_groups.iter().sum();
+            let excluded: RoaringBitmap = gone.into_iter().filter(|row| *row < total).collect();
+            let expected: Vec<u32> = (0..total).filter(|row| !excluded.contains(*row)).collect();
+            prop_assert_eq!(read(&segment(row_groups, excluded), threads), expected);
+        }
+    }
+
+    #[test]
+    fn a_file_without_excluded_rows_needs_no_selection() {
+        let segment = segment(vec![10, 10, 10], RoaringBitmap::new());
+        let groups = pieces(&[segment], 2);
+        assert_eq!(groups.len(), 2);
+        for file in groups.iter().flat_map(FileGroup::iter) {
+            let plan = file.extension::<ParquetAccessPlan>().unwrap();
+            assert!(plan.inner().iter().all(|access| !matches!(access, RowGroupAccess::Selection(_))));
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! `Engine`: from a query's text to a plan that runs. One for the process; what queries share is here: functions and
+//! optimizer rules, caches of files and snapshots. What a query has for itself: its names, its memory, its clock.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use bigpeer_chassis::{Access, ApiError};
+use bigpeer_tables::DocumentStore;
+use bigpeer_types::Lsn;
+use datafusion::common::ParamValues;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::SessionStateDefaults;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::{SQLOptions, SessionConfig};
+
+use crate::catalog::{CATALOGUE, Names, SnapshotCache};
+use crate::error::api_error;
+use crate::objects::NoStores;
+use crate::settings::SqlSettings;
+use crate::{params, statement};
+
+/// Plans queries.
+pub(crate) struct Engine {
+    /// Copied for every query.
+    template: SessionState,
+    /// Copied for every query, with a memory pool of its own.
+    runtime: RuntimeEnv,
+    snapshots: SnapshotCache,
+    query_memory_bytes: usize,
+}
+
+/// A query that is ready to run.
+pub(crate) struct Planned {
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+    /// The result's columns, with the metadata that the physical plan may have lost.
+    pub(crate) schema: SchemaRef,
+    /// The transaction up to which the answer is true.
+    pub(crate) lsn: Lsn,
+}
+
+impl Engine {
+    pub(crate) fn new(settings: &SqlSettings) -> Result<Self> {
+        let registry = Arc::new(NoStores::default());
+        // Nothing is written to disk: a query that needs more memory than it may use fails instead.
+        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(disk).with_object_store_registry(registry);
+        let runtime = runtime.build()?;
+        Ok(Self {
+            template: template(settings, Arc::new(runtime.clone())),
+            runtime,
+            snapshots: SnapshotCache::default(),
+            query_memory_bytes: settings.query_memory_bytes,
+        })
+    }
+
+    /// Plans the query `text` over the collections of `store` that `access` opens, as they are now.
+    pub(crate) async fn plan(
+        &self,
+        store: &DocumentStore,
+        access: Access,
+        text: &str,
+        params: &ParamValues,
+    ) -> std::result::Result<Planned, ApiError> {
+        // The number first: if the manifest changes in between, the next query looks again.
+        let manifest = store.manifest_number();
+        let tables = self.snapshots.tables(store.snapshot(), manifest);
+        let lsn = tables.lsn();
+        let state = self.session(Names::new(store.app().clone(), tables, access), store.app().as_str());
+        let parsed = statement::parse(&state, text)?;
+        let logical = state.statement_to_plan(parsed).await.map_err(|error| api_error(&error))?;
+        let logical = params::replace(logical, params)?;
+        self.finish(&state, logical, lsn).await.map_err(|error| api_error(&error))
+    }
+
+    async fn finish(&self, state: &SessionState, logical: LogicalPlan, lsn: Lsn) -> Result<Planned> {
+        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        read_only.verify_plan(&logical)?;
+        let schema = Arc::clone(logical.schema().inner());
+        let plan = state.create_physical_plan(&logical).await?;
+        let pool = Arc::new(GreedyMemoryPool::new(self.query_memory_bytes));
+        let runtime = RuntimeEnv { memory_pool: pool, ..self.runtime.clone() };
+        let task = Arc::new(TaskContext::from(state).with_runtime(Arc::new(runtime)));
+        let schema = if schema.fields().len() == plan.schema().fields().len() { schema } else { plan.schema() };
+        Ok(Planned { plan, task, schema, lsn })
+    }
+
+    fn session(&self, names: Arc<Names>, app: &str) -> SessionState {
+        let mut state = self.template.clone();
+        state.register_catalog_list(names);
+        app.clone_into(&mut state.config_mut().options_mut().catalog.default_schema);
+        state.mark_start_execution();
+        state
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("query_memory_bytes", &self.query_memory_bytes).finish_non_exhaustive()
+    }
+}
+
+impl Planned {
+    /// Starts the query. It stops when the stream is dropped.
+    pub(crate) fn run(self) -> Result<SendableRecordBatchStream, DataFusionError> {
+        execute_stream(self.plan, self.task)
+    }
+}
+
+/// What every query starts from: all functions, no file formats, no way to make tables.
+fn template(settings: &SqlSettings, runtime: Arc<RuntimeEnv>) -> SessionState {
+    let mut config = SessionConfig::new()
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        .with_default_catalog_and_schema(CATALOGUE, "")
+        .with_target_partitions(settings.parallelism.get());
+    let options = config.options_mut();
+    // Names of fields are what documents say, and those are case-sensitive.
+    options.sql_parser.enable_ident_normalization = false;
+    options.sql_parser.collect_spans = true;
+    // Bloom filters are on `_key`, which no query names: looking for others is wasted.
+    options.execution.parquet.bloom_filter_on_read = false;
+    let functions = SessionStateDefaults::default_table_functions();
+    SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_expr_planners(SessionStateDefaults::default_expr_planners())
+        .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
+        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .with_table_function_list(functions)
+        .build()
+}

@@ -1,0 +1,54 @@
+//! What this crate counts. No label carries a tenant's data.
+
+use bigpeer_chassis::ErrorCode;
+
+use crate::Format;
+
+/// How a query ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The last byte was handed over.
+    Finished,
+    /// The client went away before.
+    Abandoned,
+    /// It failed.
+    Failed(ErrorCode),
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Abandoned => "abandoned",
+            Self::Failed(code) => code.as_str(),
+        }
+    }
+}
+
+/// A query that was let in has ended.
+pub(crate) fn query_ended(format: Format, outcome: Outcome, seconds: f64) {
+    let (format, outcome) = (format.as_str(), outcome.as_str());
+    metrics::counter!("bigpeer_sql_queries_total", "format" => format, "outcome" => outcome).increment(1);
+    metrics::histogram!("bigpeer_sql_query_seconds", "format" => format).record(seconds);
+}
+
+/// Time from a query's text to its physical plan.
+pub(crate) fn planned(seconds: f64) {
+    metrics::histogram!("bigpeer_sql_planning_seconds").record(seconds);
+}
+
+/// Rows and bytes that were handed over.
+pub(crate) fn sent(rows: usize, bytes: usize) {
+    metrics::counter!("bigpeer_sql_rows_sent_total").increment(rows as u64);
+    metrics::counter!("bigpeer_sql_bytes_sent_total").increment(bytes as u64);
+}
+
+/// Queries that run now.
+pub(crate) fn running(change: f64) {
+    metrics::gauge!("bigpeer_sql_queries_running").increment(change);
+}
+
+/// Whether a snapshot's tables were still known from an earlier query.
+pub(crate) fn snapshot_cache(hit: bool) {
+    metrics::counter!("bigpeer_sql_snapshot_cache_total", "result" => if hit { "hit" } else { "miss" }).increment(1);
+}

@@ -1,0 +1,228 @@
+//! A collection at one snapshot as a DataFusion table: its segments, read by DataFusion's Parquet source, and what is still
+//! in memory, side by side. Every document is in exactly one of them.
+//!
+//! Segments are grouped by how their columns are stored. A group is one scan: its columns are projected to the table's
+//! types, so that projections, filters and statistics mean the same above it whatever a file holds.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::cast;
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use async_trait::async_trait;
+use bigpeer_tables::columns::{ColumnType, Columns, ID, REST, TRANSACTION, VERSION};
+use bigpeer_tables::{SegmentPart, TableSnapshot};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DataFusionError, Statistics};
+use datafusion::datasource::TableType;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::physical_plan::{FileScanConfigBuilder, FileSource, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::union::UnionExec;
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+
+use crate::access::{Segment, pieces};
+use crate::expr::AsTable;
+use crate::files::{Files, Readers};
+use crate::objects::{Segments, store_url};
+
+/// Footers that are read at the same time when a snapshot is seen for the first time.
+const FOOTERS_AT_ONCE: usize = 16;
+
+/// A collection at one snapshot.
+pub(crate) struct CollectionTable {
+    schema: SchemaRef,
+    groups: Vec<Group>,
+    /// Rows that are not in segments, in `schema`.
+    memory: Vec<RecordBatch>,
+    readers: Arc<Readers>,
+}
+
+/// Segments whose columns are stored in the same way.
+struct Group {
+    columns: Arc<Columns>,
+    segments: Vec<Segment>,
+    file_schema: SchemaRef,
+    /// The table's columns, computed from the files'.
+    projection: Vec<ProjectionExpr>,
+    /// Whether every column is the file's as it is: only then are filters evaluated while rows are decoded.
+    as_stored: bool,
+    statistics: Statistics,
+}
+
+impl CollectionTable {
+    /// The table of `snapshot`. Reads the footers that are not known yet.
+    pub(crate) async fn open(files: &Files, snapshot: &TableSnapshot) -> Result<Self> {
+        let objects = snapshot.snapshot().objects();
+        let schema = table_schema(&snapshot.schema);
+        let paths = snapshot.segments.iter().map(|part| part.path.clone());
+        let objects: Arc<dyn ObjectStore> = Arc::new(Segments::new(Arc::clone(objects), paths));
+        let mut segments = Vec::with_capacity(snapshot.segments.len());
+        for part in &snapshot.segments {
+            if part.excluded.len() < part.rows {
+                segments.push(segment(files, part.clone()));
+            }
+        }
+        let segments: Vec<_> = stream::iter(segments).buffered(FOOTERS_AT_ONCE).try_collect().await?;
+        let mut groups: Vec<(Arc<Columns>, Vec<Segment>)> = Vec::new();
+        for (columns, segment) in segments {
+            match groups.iter_mut().find(|(known, _)| **known == *columns) {
+                Some((_, group)) => group.push(segment),
+                None => groups.push((columns, vec![segment])),
+            }
+        }
+        let groups =
+            groups.into_iter().map(|(columns, segments)| Group::new(columns, segments, &schema, &snapshot.columns));
+        let groups = groups.collect::<Result<_>>()?;
+        let overlay = snapshot.overlay_batches().await.map_err(|error| DataFusionError::External(error.into()))?;
+        let memory = overlay.iter().map(|batch| in_schema(batch, &schema)).collect::<Result<_>>()?;
+        Ok(Self { schema, groups, memory, readers: Arc::new(Readers(objects)) })
+    }
+
+    fn scan_memory(&self, projection: &[usize]) -> Result<Arc<dyn ExecutionPlan>> {
+        let source = MemorySourceConfig::try_new(
+            std::slice::from_ref(&self.memory),
+            Arc::clone(&self.schema),
+            Some(projection.to_vec()),
+        )?;
+        Ok(DataSourceExec::from_data_source(source.with_show_sizes(false)))
+    }
+}
+
+impl Group {
+    fn new(columns: Arc<Columns>, segments: Vec<Segment>, schema: &SchemaRef, table: &Columns) -> Result<Self> {
+        let empty = || Arc::new(Schema::empty());
+        let file_schema = segments.first().map_or_else(empty, |segment| Arc::clone(&segment.facts.schema));
+        let projection = schema
+            .fields()
+            .iter()
+            .map(|field| Ok(ProjectionExpr::new(column(field, &file_schema, &columns, table)?, field.name())))
+            .collect::<Result<Vec<_>>>()?;
+        let as_stored = projection.iter().all(|column| column.expr.is::<Column>());
+        let statistics: Vec<_> =
+            segments.iter().map(|segment| segment.facts.statistics_without(segment.excluded.len())).collect();
+        let statistics = Statistics::try_merge_iter(&statistics, &file_schema)?;
+        Ok(Self { columns, segments, file_schema, projection, as_stored, statistics })
+    }
+
+    fn scan(
+        &self,
+        state: &dyn Session,
+        readers: &Arc<Readers>,
+        projection: &[usize],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let options = state.table_options().parquet.clone();
+        let source = ParquetSource::new(Arc::clone(&self.file_schema))
+            .with_table_parquet_options(options)
+            .with_pushdown_filters(self.as_stored)
+            .with_parquet_file_reader_factory(Arc::clone(readers) as _);
+        let columns = projection.iter().filter_map(|index| self.projection.get(*index)).cloned();
+        let source = source.try_pushdown_projection(&ProjectionExprs::new(columns))?;
+        let source = source.ok_or_else(|| DataFusionError::Internal("Parquet takes projections".to_owned()))?;
+        let threads = state.config().target_partitions();
+        let config = FileScanConfigBuilder::new(store_url()?, source)
+            .with_file_groups(pieces(&self.segments, threads))
+            .with_statistics(self.statistics.clone())
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+}
+
+/// The segment `part` with what its footer says.
+async fn segment(files: &Files, part: SegmentPart) -> Result<(Arc<Columns>, Segment)> {
+    let facts = files.facts(&part).await?;
+    Ok((part.columns, Segment { path: part.path, size: part.size, excluded: part.excluded, facts }))
+}
+
+/// The table's column `field`, computed from a file with `columns`.
+fn column(field: &FieldRef, file_schema: &Schema, columns: &Columns, table: &Columns) -> Result<Arc<dyn PhysicalExpr>> {
+    let (stored, types) = match field.name().as_str() {
+        TRANSACTION => (VERSION, None),
+        REST => (REST, None),
+        ID => (ID, Some((&columns.id, &table.id))),
+        name => (name, columns.get(name).zip(table.get(name))),
+    };
+    let Ok(index) = file_schema.index_of(stored) else { return Ok(Arc::new(AsTable::missing(Arc::clone(field)))) };
+    let input: Arc<dyn PhysicalExpr> = Arc::new(Column::new(stored, index));
+    let file_field = file_schema.field(index);
+    if file_field.data_type() == field.data_type() && file_field.metadata() == field.metadata() {
+        return Ok(input);
+    }
+    let json = ColumnType::Json;
+    Ok(Arc::new(match types {
+        Some((from, to)) => AsTable::widened(input, from.clone(), to.clone(), Arc::clone(field)),
+        None if stored == REST => AsTable::widened(input, json.clone(), json, Arc::clone(field)),
+        None => AsTable::missing(Arc::clone(field)),
+    }))
+}
+
+/// The schema of SQL for `schema`: every column may be null, strings and bytes are views.
+fn table_schema(schema: &Schema) -> SchemaRef {
+    let fields = crate::files::views(schema);
+    let nullable = |field: &FieldRef| -> Field { field.as_ref().clone().with_nullable(true) };
+    Arc::new(Schema::new(fields.fields().iter().map(nullable).collect::<Vec<_>>()))
+}
+
+fn in_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast(column, field.data_type()) }
+    });
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns.collect::<std::result::Result<_, _>>()?)?)
+}
+
+impl fmt::Debug for CollectionTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let groups: Vec<_> =
+            self.groups.iter().map(|group| (group.segments.len(), group.columns.fields.len())).collect();
+        f.debug_struct("CollectionTable").field("groups", &groups).field("memory", &self.memory.len()).finish()
+    }
+}
+
+#[async_trait]
+impl TableProvider for CollectionTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// Every filter stays above the scan in the logical plan. The physical optimizer then moves it into the scans that can
+    /// evaluate it, each by its own means.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let mut scans = Vec::with_capacity(self.groups.len() + 1);
+        for group in &self.groups {
+            scans.push(group.scan(state, &self.readers, &projection, limit)?);
+        }
+        if !self.memory.is_empty() {
+            scans.push(self.scan_memory(&projection)?);
+        }
+        match scans.len() {
+            0 => Ok(Arc::new(EmptyExec::new(Arc::new(self.schema.project(&projection)?)))),
+            1 => Ok(scans.swap_remove(0)),
+            _ => UnionExec::try_new(scans),
+        }
+    }
+}
