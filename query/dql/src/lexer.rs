@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn strings_and_names() {
-        let text = |text: &str| kinds(text).remove(0);
+        let text = |text: &'static str| kinds(text).remove(0);
         assert_eq!(text(r"'a\n\'\u00e9\q'"), Kind::Text("a\n'éq".into()));
         assert_eq!(text(r#""it's""#), Kind::Text("it's".into()));
         assert_eq!(text("'it''s'"), Kind::Text("it's".into()));

@@ -9,11 +9,13 @@
 pub mod ast;
 mod display;
 mod error;
+mod eval;
 mod functions;
 mod keyword;
 mod lexer;
 mod parser;
 mod plan;
+mod visit;
 
 pub use ast::{Expr, Statement};
 pub use error::{DqlError, Position};

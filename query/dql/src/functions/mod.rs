@@ -1,7 +1,17 @@
 //! The functions: their names and how many arguments they take. What they do is in the modules below, by what they
 //! work on. Wrong argument types give MISSING, never an error; NULL in gives NULL out unless a function is about NULL.
 
+mod conditional;
+mod kinds;
+mod object;
+mod text;
+
+use smallvec::SmallVec;
+
 use crate::ast::CastType;
+use crate::eval::node::Node;
+use crate::eval::number::Number;
+use crate::eval::{Cell, Env};
 
 macro_rules! functions {
     ($($variant:ident $name:literal $min:literal..=$max:literal;)*) => {
@@ -102,3 +112,43 @@ pub(crate) const LATER: &[&str] = &[
     "duration_format",
     "request_info",
 ];
+
+/// Longest string or binary that a function makes, in bytes: nothing longer can be stored.
+const MAX_TEXT_BYTES: usize = bigpeer_types::limits::MAX_DOCUMENT_BYTES;
+
+/// Calls `function`. Arguments of functions about MISSING and NULL are evaluated as they are needed, all others before.
+pub(crate) fn call<'a>(function: Function, args: &'a [Node], env: Env<'a>) -> Cell<'a> {
+    if let Some(cell) = conditional::call(function, args, env) {
+        return cell;
+    }
+    let cells: SmallVec<[Cell<'a>; 4]> = args.iter().map(|arg| arg.eval(env)).collect();
+    if let Some(cell) = kinds::call(function, &cells) {
+        return cell;
+    }
+    if cells.iter().any(Cell::is_missing) {
+        return Cell::Missing;
+    }
+    if cells.iter().any(Cell::is_null) && !matches!(function, Function::ObjectSet | Function::ArrayContains) {
+        return Cell::NULL;
+    }
+    text::call(function, &cells, env)
+        .or_else(|| object::call(function, &cells))
+        .or_else(|| number(function, &cells))
+        .unwrap_or(Cell::Missing)
+}
+
+fn number<'a>(function: Function, cells: &[Cell<'a>]) -> Option<Cell<'a>> {
+    let number = Number::of(cells.first()?.get()?)?;
+    let value = match (function, number) {
+        (Function::Abs, Number::Int(number)) => Number::Int(number.abs()),
+        (Function::Abs, Number::Float(number)) => Number::Float(number.abs()),
+        (Function::Ceil | Function::Floor, Number::Int(_)) => number,
+        (Function::Ceil, Number::Float(number)) => Number::Float(number.ceil()),
+        (Function::Floor, Number::Float(number)) => Number::Float(number.floor()),
+        _ => return None,
+    };
+    Some(Cell::Own(value.value()))
+}
+
+pub(crate) use kinds::cast;
+pub(crate) use text::concat;

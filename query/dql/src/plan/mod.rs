@@ -1,8 +1,25 @@
 //! Plans: statements with their parameters bound, ready to run. The caller fetches documents and feeds them.
 
-use bigpeer_crdt::{DocId, Document, FieldCondition, Object, Value};
-use bigpeer_types::{CollectionName, HlcClock, IdGenerator};
-use std::sync::Arc;
+mod bind;
+mod delete;
+mod explain;
+mod insert;
+mod projection;
+mod prune;
+mod returning;
+mod select;
+mod sorter;
+mod target;
+mod update;
+mod write;
+
+use bigpeer_crdt::{DocId, Document, Object, Value};
+use bigpeer_types::{CollectionName, IdGenerator};
+
+pub use delete::{DeletePlan, DeleteRun};
+pub use insert::InsertPlan;
+pub use select::{Equality, SelectPlan, SelectRun};
+pub use update::{UpdatePlan, UpdateRun};
 
 use crate::ast::Statement;
 use crate::error::DqlError;
@@ -91,146 +108,28 @@ impl Statement {
     /// # Errors
     /// When a parameter is missing or of the wrong type, or the statement makes no sense.
     pub fn bind(self, params: &Params, mode: Mode, ids: &dyn IdGenerator) -> Result<Plan, DqlError> {
-        let _ = (params, mode, ids);
-        Err(DqlError::new("not yet"))
+        Ok(match self {
+            Self::Select(select) => Plan::Select(SelectPlan::new(select, params, mode)?),
+            Self::Insert(insert) => Plan::Insert(InsertPlan::new(insert, params, mode, ids)?),
+            Self::Update(update) => Plan::Update(UpdatePlan::new(update, params, mode)?),
+            Self::Delete(delete) => Plan::Delete(DeletePlan::new(delete, params, mode)?),
+            Self::Evict(delete) => Plan::Evict(DeletePlan::new(delete, params, mode)?),
+            Self::Explain(inner) => Plan::Explain(explain::rows(&inner.bind(params, mode, ids)?)),
+        })
     }
 }
 
-macro_rules! common {
-    () => {
-        /// The collection.
-        #[must_use]
-        pub fn collection(&self) -> &CollectionName {
-            &self.collection
-        }
-        /// The only documents that can matter, when the statement pins `_id`: look these up instead of scanning.
-        #[must_use]
-        pub fn ids(&self) -> Option<Vec<DocId>> {
-            None
-        }
-        /// What a scan may prune with.
-        #[must_use]
-        pub fn conditions(&self) -> Vec<FieldCondition> {
-            Vec::new()
-        }
-    };
-}
-
-/// A SELECT ready to run.
-#[derive(Clone, Debug)]
-pub struct SelectPlan {
-    collection: CollectionName,
-}
-impl SelectPlan {
-    common!();
-    /// Whether WHERE is true of the document.
-    #[must_use]
-    pub fn matches(&self, id: &DocId, document: &Document) -> bool {
-        let _ = (id, document);
-        false
-    }
-    /// Whether it can be a subscription: `SELECT * FROM c [WHERE …]`.
+impl Plan {
+    /// The SELECT of a subscription.
+    ///
     /// # Errors
-    /// Says what cannot be part of a subscription.
-    pub fn is_subscription(&self) -> Result<(), DqlError> {
-        Ok(())
-    }
-    /// The paths that must equal one of some values for WHERE to be true: what a subscription can be indexed by.
-    #[must_use]
-    pub fn equalities(&self) -> Vec<Equality> {
-        Vec::new()
-    }
-    /// One text for all statements that bind to the same plan: what equal subscriptions are found by.
-    #[must_use]
-    pub fn canonical(&self) -> String {
-        String::new()
-    }
-    /// Starts to run.
-    #[must_use]
-    pub fn run(self) -> SelectRun {
-        SelectRun {}
-    }
-}
-/// A path that must equal one of `values`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Equality {
-    /// The field.
-    pub path: Vec<Box<str>>,
-    /// The values, scalars.
-    pub values: Vec<Value>,
-}
-/// A SELECT under way.
-#[derive(Debug)]
-pub struct SelectRun {}
-impl SelectRun {
-    /// Takes a document. Invisible ones are ignored.
-    /// # Errors
-    /// When the result becomes too large to hold.
-    pub fn push(&mut self, id: &DocId, document: &Document) -> Result<Flow, DqlError> {
-        let _ = (id, document);
-        Ok(Flow::Enough)
-    }
-    /// The rows.
-    /// # Errors
-    /// When the result is too large to hold.
-    pub fn finish(self) -> Result<Vec<Value>, DqlError> {
-        Ok(Vec::new())
-    }
-}
-/// An INSERT ready to run.
-#[derive(Clone, Debug)]
-pub struct InsertPlan {
-    collection: CollectionName,
-}
-impl InsertPlan {
-    common!();
-    /// Makes the deltas. `existing` must answer for each of [`Self::ids`], deleted documents' states included.
-    /// # Errors
-    /// On a conflict of ids under the FAIL policy, and for documents that are too deep.
-    pub fn apply(
-        &self,
-        existing: &dyn Fn(&DocId) -> Option<Arc<Document>>,
-        clock: &mut HlcClock,
-    ) -> Result<Mutation, DqlError> {
-        let _ = (existing, clock);
-        Ok(Mutation::default())
-    }
-}
-macro_rules! mutation {
-    ($plan:ident, $run:ident) => {
-        /// Ready to run.
-        #[derive(Clone, Debug)]
-        pub struct $plan {
-            collection: CollectionName,
-        }
-        impl $plan {
-            common!();
-            /// Starts to run.
-            #[must_use]
-            pub fn run(self) -> $run {
-                $run {}
+    /// When the statement is not `SELECT * FROM collection [WHERE …]`.
+    pub fn into_subscription(self) -> Result<SelectPlan, DqlError> {
+        match self {
+            Self::Select(select) => select.is_subscription().map(|()| select),
+            Self::Insert(_) | Self::Update(_) | Self::Delete(_) | Self::Evict(_) | Self::Explain(_) => {
+                Err(DqlError::new("Unsupported feature: non-SELECT statement in sync subscription"))
             }
         }
-        /// Under way.
-        #[derive(Debug)]
-        pub struct $run {}
-        impl $run {
-            /// Takes a document. Invisible ones are ignored.
-            /// # Errors
-            /// When there are too many to change in one transaction.
-            pub fn push(&mut self, id: &DocId, document: Arc<Document>) -> Result<Flow, DqlError> {
-                let _ = (id, document);
-                Ok(Flow::More)
-            }
-            /// Makes the deltas.
-            /// # Errors
-            /// When a change does not fit the document.
-            pub fn finish(self, clock: &mut HlcClock) -> Result<Mutation, DqlError> {
-                let _ = clock;
-                Ok(Mutation::default())
-            }
-        }
-    };
+    }
 }
-mutation!(UpdatePlan, UpdateRun);
-mutation!(DeletePlan, DeleteRun);
