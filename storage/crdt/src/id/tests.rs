@@ -9,7 +9,7 @@ fn compare_numbers(a: &Value, b: &Value) -> Ordering {
     let parts = |value: &Value| match value {
         Value::Int(number) => (i128::from(*number), 0.0),
         Value::UInt(number) => (i128::from(*number), 0.0),
-        Value::Float(number) if number.abs() < 1e30 => (number.floor() as i128, number - number.floor()),
+        Value::Float(number) if number.abs() < 1e30 => (number.trunc() as i128, number.fract()),
         Value::Float(number) => (if *number < 0.0 { i128::MIN } else { i128::MAX }, *number),
         other => panic!("{other:?} is not a number"),
     };

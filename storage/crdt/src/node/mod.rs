@@ -10,11 +10,15 @@
 //! Contributions live and die by `started`, which is also their key. So joins of canonical forms, made canonical, are
 //! the joins of the histories behind them.
 
+mod merge;
+
 use bigpeer_types::{Hlc, Stamp};
 
 use crate::attachment::Attachment;
 use crate::codec::tie_order;
 use crate::value::{Object, Value};
+use merge::Entries;
+pub(crate) use merge::{Incoming, merge_into};
 
 /// The greatest `cleared` of a node and its ancestors. `None` is below everything.
 pub(crate) type Floor = Option<Stamp>;
@@ -266,126 +270,5 @@ impl Node {
     }
 }
 
-/// Entries of a map, with ascending keys, to be joined into another.
-pub(crate) trait Incoming<'k> {
-    type Error;
-    /// The next entry's key.
-    fn key(&mut self) -> Result<&'k str, Self::Error>;
-    /// Joins the entry whose key was just asked for into its node.
-    fn join_into(&mut self, node: &mut Node) -> Result<(), Self::Error>;
-}
-
-/// The entries of a map in memory.
-struct Entries<'k> {
-    left: &'k [(Box<str>, Node)],
-    floor: Floor,
-}
-
-impl<'k> Incoming<'k> for Entries<'k> {
-    type Error = std::convert::Infallible;
-
-    fn key(&mut self) -> Result<&'k str, Self::Error> {
-        Ok(self.left.first().map_or("", |(key, _)| key))
-    }
-
-    fn join_into(&mut self, node: &mut Node) -> Result<(), Self::Error> {
-        if let Some(((_, other), left)) = self.left.split_first() {
-            node.join(other, self.floor);
-            self.left = left;
-        }
-        Ok(())
-    }
-}
-
-/// Up to how many comparisons and moves keys are inserted one by one; more are merged in one walk over both sides.
-const FEW: usize = 4096;
-
-/// Merges `count` entries into a sorted map. A node that is empty after its join is not kept.
-///
-/// On an error the map is left without some of its entries.
-pub(crate) fn merge_into<'k, I: Incoming<'k>>(
-    map: &mut Vec<(Box<str>, Node)>,
-    count: usize,
-    incoming: &mut I,
-) -> Result<(), I::Error> {
-    if map.is_empty() {
-        map.reserve_exact(count);
-        for _ in 0..count {
-            let key = incoming.key()?;
-            push_fresh(map, key, incoming)?;
-        }
-        Ok(())
-    } else if count == 1 || count.saturating_mul(map.len()) <= FEW {
-        insert_each(map, count, incoming)
-    } else {
-        merge_walk(map, count, incoming)
-    }
-}
-
-fn insert_each<'k, I: Incoming<'k>>(
-    map: &mut Vec<(Box<str>, Node)>,
-    count: usize,
-    incoming: &mut I,
-) -> Result<(), I::Error> {
-    let mut from = 0;
-    for _ in 0..count {
-        let key = incoming.key()?;
-        let rest = map.get_mut(from..).unwrap_or_default();
-        match rest.binary_search_by(|(probe, _)| probe.as_ref().cmp(key)) {
-            Ok(at) => {
-                if let Some((_, node)) = rest.get_mut(at) {
-                    incoming.join_into(node)?;
-                }
-                from += at + 1;
-            }
-            Err(at) => {
-                let mut node = Node::default();
-                incoming.join_into(&mut node)?;
-                from += at;
-                if !node.is_empty() {
-                    map.insert(from, (key.into(), node));
-                    from += 1;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn merge_walk<'k, I: Incoming<'k>>(
-    map: &mut Vec<(Box<str>, Node)>,
-    count: usize,
-    incoming: &mut I,
-) -> Result<(), I::Error> {
-    let mut merged = Vec::with_capacity(map.len().saturating_add(count));
-    let mut own = std::mem::take(map).into_iter().peekable();
-    for _ in 0..count {
-        let key = incoming.key()?;
-        while let Some(entry) = own.next_if(|(own, _)| own.as_ref() < key) {
-            merged.push(entry);
-        }
-        match own.next_if(|(own, _)| own.as_ref() == key) {
-            Some((key, mut node)) => {
-                incoming.join_into(&mut node)?;
-                merged.push((key, node));
-            }
-            None => push_fresh(&mut merged, key, incoming)?,
-        }
-    }
-    merged.extend(own);
-    *map = merged;
-    Ok(())
-}
-
-fn push_fresh<'k, I: Incoming<'k>>(
-    map: &mut Vec<(Box<str>, Node)>,
-    key: &'k str,
-    incoming: &mut I,
-) -> Result<(), I::Error> {
-    let mut node = Node::default();
-    incoming.join_into(&mut node)?;
-    if !node.is_empty() {
-        map.push((key.into(), node));
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;
