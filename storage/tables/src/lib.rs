@@ -43,4 +43,4 @@ pub use settings::TablesSettings;
 pub use snapshot::{Scan, ScannedDocument, Snapshot, StoredDocument};
 pub use store::{DocumentStore, Stores};
 pub use table::{SegmentPart, TableSnapshot};
-pub use writer::{Compacted, Debt, Flushed, Writer};
+pub use writer::{Compacted, Debt, Extent, Flushed, Writer};

@@ -7,7 +7,7 @@ mod compact;
 mod flush;
 mod garbage;
 
-pub use compact::{Compacted, Debt};
+pub use compact::{Compacted, Debt, Extent};
 pub use flush::Flushed;
 
 use std::collections::HashSet;

@@ -24,6 +24,19 @@ use crate::{metrics, scan};
 /// Share of superseded rows, in percent, above which a file of the sorted run is rewritten although nothing new overlaps it.
 const MAX_SUPERSEDED_PERCENT: u64 = 30;
 
+/// How far a compaction goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Small new segments become one new segment; the sorted run is not touched. Bounds what a read must look into, and
+    /// costs little.
+    Minor,
+    /// All new segments, the files of the sorted run that they overlap, and files with many superseded rows become part of
+    /// the sorted run.
+    Major,
+    /// As [`Self::Major`], with every file that has a superseded row: afterwards there is none.
+    Full,
+}
+
 /// What a compaction did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compacted {
@@ -75,22 +88,21 @@ impl Writer {
         debts.collect()
     }
 
-    /// Merges a collection's new segments, the files of the sorted run that they overlap, and files with many superseded
-    /// rows. None when there is nothing to gain, or when the segments changed under it.
+    /// Merges segments of a collection. None when there is nothing to gain, or when another writer's commit came between.
     ///
     /// Memory is bounded by one row group of each input and one output file.
     ///
     /// # Errors
     /// [`TablesError::Fenced`] when another writer has taken over; others leave everything as it was.
-    pub async fn compact(&self, collection: &CollectionName) -> Result<Option<Compacted>, TablesError> {
+    pub async fn compact(&self, collection: &CollectionName, extent: Extent) -> Result<Option<Compacted>, TablesError> {
         let _one = self.compaction.lock().await;
         let started = self.shared.settings.clock.monotonic();
         let view = self.shared.view();
-        let (inputs, kept) = choose(view.version.segments(collection));
+        let (inputs, kept) = choose(view.version.segments(collection), extent);
         if inputs.is_empty() {
             return Ok(None);
         }
-        let outputs = self.merge(collection, &view, &inputs, &kept).await?;
+        let outputs = self.merge(collection, &view, &inputs, &kept, extent != Extent::Minor).await?;
         let done = Compacted {
             inputs: inputs.len(),
             outputs: outputs.len(),
@@ -113,6 +125,7 @@ impl Writer {
         view: &Arc<crate::snapshot::View>,
         inputs: &[Arc<LiveSegment>],
         kept: &[Arc<LiveSegment>],
+        run: bool,
     ) -> Result<Vec<SegmentMeta>, TablesError> {
         let columns = Arc::new(columns_of(&view.version, collection, inputs));
         // No output reaches over a file that stays, so that the run has disjoint key ranges.
@@ -133,7 +146,7 @@ impl Writer {
                 if cut {
                     let new = SegmentWriter::new(Arc::clone(&columns), self.group_limits())?;
                     let full = std::mem::replace(&mut writer, new);
-                    self.finish_run(collection, full, &mut outputs).await?;
+                    self.finish_file(collection, full, run, &mut outputs).await?;
                 }
                 let until = cuts.peek().cloned();
                 let (rest, used) = (batch, writer);
@@ -141,18 +154,19 @@ impl Writer {
                 (batch, writer) = (rest, used);
             }
         }
-        self.finish_run(collection, writer, &mut outputs).await?;
+        self.finish_file(collection, writer, run, &mut outputs).await?;
         Ok(outputs)
     }
 
-    async fn finish_run(
+    async fn finish_file(
         &self,
         collection: &CollectionName,
         writer: SegmentWriter,
+        run: bool,
         outputs: &mut Vec<SegmentMeta>,
     ) -> Result<(), TablesError> {
         let ulid = self.new_ulid();
-        if let Some((file, meta)) = blocking(move || writer.finish(ulid, true)).await? {
+        if let Some((file, meta)) = blocking(move || writer.finish(ulid, run)).await? {
             self.put_segment(collection, &meta, file).await?;
             outputs.push(meta);
         }
@@ -235,15 +249,36 @@ fn fill<I: Iterator<Item = crate::snapshot::ScannedDocument>>(
 }
 
 /// Which segments to merge, and which files of the run stay.
-fn choose(segments: &[Arc<LiveSegment>]) -> (Vec<Arc<LiveSegment>>, Vec<Arc<LiveSegment>>) {
+fn choose(segments: &[Arc<LiveSegment>], extent: Extent) -> (Vec<Arc<LiveSegment>>, Vec<Arc<LiveSegment>>) {
     let new: Vec<&Arc<LiveSegment>> = segments.iter().filter(|segment| !segment.meta.run).collect();
+    if extent == Extent::Minor {
+        return (smallest(&new), Vec::new());
+    }
     let overlaps = |segment: &LiveSegment| {
         new.iter().any(|new| new.meta.min_key <= segment.meta.max_key && segment.meta.min_key <= new.meta.max_key)
     };
     let worn = |segment: &LiveSegment| {
-        segment.meta.superseded.len() * 100 > u64::from(segment.meta.rows) * MAX_SUPERSEDED_PERCENT
+        let percent = if extent == Extent::Full { 0 } else { MAX_SUPERSEDED_PERCENT };
+        segment.meta.superseded.len() * 100 > u64::from(segment.meta.rows) * percent
     };
-    segments.iter().cloned().partition(|segment| !segment.meta.run || overlaps(segment) || worn(segment))
+    let (inputs, kept) =
+        segments.iter().cloned().partition(|segment| !segment.meta.run || overlaps(segment) || worn(segment));
+    (inputs, kept)
+}
+
+/// The smallest segments, as long as the next is not much larger than those before it together: a large one is not
+/// rewritten for the sake of small ones. None when there are fewer than two.
+fn smallest(new: &[&Arc<LiveSegment>]) -> Vec<Arc<LiveSegment>> {
+    let mut by_size: Vec<&Arc<LiveSegment>> = new.to_vec();
+    by_size.sort_by_key(|segment| segment.meta.size);
+    let mut sum = 0;
+    let chosen = by_size.into_iter().take_while(|segment| {
+        let near = sum == 0 || segment.meta.size <= 2 * sum;
+        sum += segment.meta.size;
+        near
+    });
+    let chosen: Vec<Arc<LiveSegment>> = chosen.cloned().collect();
+    if chosen.len() < 2 { Vec::new() } else { chosen }
 }
 
 /// The columns that hold what the inputs hold, in the collection's order.

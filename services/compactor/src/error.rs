@@ -1,0 +1,27 @@
+//! `CompactorError`: why a compactor stopped.
+
+use bigpeer_log::ReadError;
+use bigpeer_tables::TablesError;
+use thiserror::Error;
+
+/// Why the compactor could not go on.
+#[derive(Clone, Debug, Error)]
+pub enum CompactorError {
+    /// The tables.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// The log could not be trimmed.
+    #[error("the log cannot be trimmed")]
+    Log(#[from] ReadError),
+}
+
+impl CompactorError {
+    /// Whether the same may succeed later.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Tables(error) => error.is_retryable(),
+            Self::Log(error) => error.is_retryable(),
+        }
+    }
+}
