@@ -130,6 +130,7 @@ fn infix(f: &mut Formatter<'_>, left: &Expr, negated: bool, word: &str) -> fmt::
 }
 
 impl Display for Expr {
+    #[allow(clippy::too_many_lines, reason = "one case for each kind of expression")]
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Literal(literal) => value(f, literal),

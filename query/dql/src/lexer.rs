@@ -262,7 +262,7 @@ impl<'a> Lexer<'a> {
         let at = self.at;
         self.at += 2;
         let digits = self.take_while(|byte| byte.is_ascii_hexdigit());
-        if self.bump() != Some('\'') || digits.len() % 2 != 0 {
+        if self.bump() != Some('\'') || !digits.len().is_multiple_of(2) {
             self.at = at;
             return Err(self.error(at, "Expected an even number of hexadecimal digits in X'…'"));
         }

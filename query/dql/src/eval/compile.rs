@@ -76,10 +76,10 @@ impl<'a> Compiler<'a> {
 
     fn slot(&mut self, expr: &Expr) -> Option<usize> {
         let group = self.group.as_mut()?;
-        if self.variables.is_empty() || matches!(expr, Expr::Aggregate { .. }) {
-            if let Some(key) = group.keys.iter().position(|key| key == expr) {
-                return Some(key);
-            }
+        if self.variables.is_empty()
+            && let Some(key) = group.keys.iter().position(|key| key == expr)
+        {
+            return Some(key);
         }
         if !matches!(expr, Expr::Aggregate { .. }) {
             return None;
@@ -91,6 +91,7 @@ impl<'a> Compiler<'a> {
         Some(group.keys.len() + at)
     }
 
+    #[allow(clippy::too_many_lines, reason = "one line or two for each kind of expression")]
     fn inner(&mut self, expr: &Expr) -> Result<Node, DqlError> {
         Ok(match expr {
             Expr::Literal(value) => Node::Const(value.clone()),
@@ -236,6 +237,7 @@ fn in_list(node: Box<Node>, list: Vec<Node>, negated: bool) -> Node {
 fn like(node: Box<Node>, pattern: Node, escape: Option<char>, kind: LikeKind, negated: bool) -> Result<Node, DqlError> {
     Ok(match pattern {
         Node::Const(Value::String(text)) => Node::Like { node, pattern: Pattern::new(kind, &text, escape)?, negated },
+        #[allow(clippy::wildcard_enum_match_arm, reason = "all that is not a constant")]
         dynamic => Node::LikeDynamic { node, pattern: Box::new(dynamic), escape, kind, negated },
     })
 }

@@ -161,6 +161,7 @@ impl Node {
     }
 
     /// The value as a condition.
+    #[allow(clippy::too_many_lines, reason = "one case for each kind of condition")]
     pub(crate) fn truth<'a>(&'a self, env: Env<'a>) -> Truth {
         match self {
             Self::Not(inner) => inner.truth(env).not(),

@@ -1,5 +1,7 @@
 //! Functions about NULL and MISSING. Their arguments are evaluated one by one.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "each of these modules names its own functions")]
+
 use super::Function;
 use crate::ast::BinaryOp;
 use crate::eval::compare::comparison;

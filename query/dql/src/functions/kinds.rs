@@ -1,5 +1,7 @@
 //! Types: asking for them, and casting.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "each of these modules names its own functions")]
+
 use bigpeer_crdt::Value;
 
 use super::Function;

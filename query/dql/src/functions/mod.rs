@@ -1,6 +1,8 @@
 //! The functions: their names and how many arguments they take. What they do is in the modules below, by what they
 //! work on. Wrong argument types give MISSING, never an error; NULL in gives NULL out unless a function is about NULL.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "each of these modules names its own functions")]
+
 mod conditional;
 mod kinds;
 mod object;
@@ -31,7 +33,8 @@ macro_rules! functions {
             }
 
             /// The least and the greatest number of arguments.
-            pub(crate) const fn arity(self) -> (usize, usize) {
+            #[must_use]
+    pub const fn arity(self) -> (usize, usize) {
                 match self { $(Self::$variant => ($min, $max)),* }
             }
         }

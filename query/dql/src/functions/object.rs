@@ -1,5 +1,7 @@
 //! Objects and arrays.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "each of these modules names its own functions")]
+
 use bigpeer_crdt::{Object, Value};
 
 use super::Function;

@@ -1,5 +1,7 @@
 //! Strings. Positions count characters, from 0.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "each of these modules names its own functions")]
+
 use std::fmt::Write;
 
 use bigpeer_crdt::Value;

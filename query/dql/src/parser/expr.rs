@@ -2,7 +2,7 @@
 
 use bigpeer_crdt::Value;
 
-use super::{MAX_EXPRESSION_DEPTH, Parser};
+use super::{MAX_EXPRESSION_HEIGHT, MAX_NESTING, Parser};
 use crate::ast::{BinaryOp, Expr, LikeKind};
 use crate::error::DqlError;
 use crate::keyword::is_structural;
@@ -17,24 +17,25 @@ impl Parser<'_> {
         Ok(self.tall()?.0)
     }
 
-    /// A whole expression, one level deeper.
+    /// A whole expression and its height.
     pub(super) fn tall(&mut self) -> Result<Tall, DqlError> {
-        self.deeper(Self::or)
+        self.chain("OR", Self::and, Expr::Or)
     }
 
+    /// Every way into itself leads through here: by NOT, by a sign, or by [`Self::primary`].
     fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T, DqlError>) -> Result<T, DqlError> {
         self.depth += 1;
-        self.check_height(self.depth)?;
+        self.check_height(self.depth, MAX_NESTING)?;
         let result = inner(self);
         self.depth -= 1;
         result
     }
 
-    fn check_height(&self, height: u32) -> Result<(), DqlError> {
-        if height > MAX_EXPRESSION_DEPTH {
+    fn check_height(&self, height: u32, most: u32) -> Result<(), DqlError> {
+        if height > most {
             return Err(self
-                .error(format!("The expression nests deeper than {MAX_EXPRESSION_DEPTH} levels"))
-                .hint("a long list of alternatives is better written as IN :list"));
+                .error(format!("The expression nests deeper than {most} levels"))
+                .hint("pass large values as parameters, and lists as IN :list"));
         }
         Ok(())
     }
@@ -42,12 +43,8 @@ impl Parser<'_> {
     /// The height of a node over children of these heights.
     pub(super) fn over(&self, heights: &[u32]) -> Result<u32, DqlError> {
         let height = heights.iter().max().copied().unwrap_or(0) + 1;
-        self.check_height(height)?;
+        self.check_height(height, MAX_EXPRESSION_HEIGHT)?;
         Ok(height)
-    }
-
-    fn or(&mut self) -> Result<Tall, DqlError> {
-        self.chain("OR", Self::and, Expr::Or)
     }
 
     fn and(&mut self) -> Result<Tall, DqlError> {
@@ -232,7 +229,7 @@ impl Parser<'_> {
     /// A primary and the `.name` and `[index]` behind it.
     pub(super) fn postfix(&mut self) -> Result<Tall, DqlError> {
         let parenthesized = self.is_symbol("(");
-        let mut base = self.primary()?;
+        let mut base = self.deeper(Self::primary)?;
         let mut extends = !parenthesized;
         loop {
             if self.take_symbol(".") {

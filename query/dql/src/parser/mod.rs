@@ -13,8 +13,11 @@ use crate::error::{DqlError, shown};
 use crate::keyword::is_structural;
 use crate::lexer::{Kind, Token, tokenize};
 
-/// Deepest nesting and greatest height of an expression.
-pub(crate) const MAX_EXPRESSION_DEPTH: u32 = 100;
+/// How deep the parser goes into itself. A level costs up to 25 kB of stack in a debug build; threads have 2 MiB.
+pub(crate) const MAX_NESTING: u32 = 40;
+
+/// The greatest height of an expression's tree.
+pub(crate) const MAX_EXPRESSION_HEIGHT: u32 = 100;
 
 /// Parses one statement; a semicolon may end it.
 ///

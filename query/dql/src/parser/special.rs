@@ -1,5 +1,7 @@
 //! Expressions with a form of their own: CASE, CAST, TRIM, POSITION, quantifiers, comprehensions, calls, aggregates.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "whatever is not named begins no special form")]
+
 use super::Parser;
 use super::expr::Tall;
 use crate::ast::{AggregateKind, Binding, CastType, Expr, Quantifier};

@@ -1,5 +1,7 @@
 //! Statements and their clauses.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "whatever is not named begins no clause")]
+
 use bigpeer_types::CollectionName;
 
 use super::Parser;
@@ -114,10 +116,12 @@ impl Parser<'_> {
             self.advance();
             return Ok(Projection::AllOf(alias));
         }
-        if self.is_word("MISSING")
-            && matches!(self.kind_ahead(1), Kind::Word(word) if !word.eq_ignore_ascii_case("AS") && !word.eq_ignore_ascii_case("FROM"))
-            || self.is_word("MISSING") && matches!(self.kind_ahead(1), Kind::Quoted(_))
-        {
+        let field_follows = match self.kind_ahead(1) {
+            Kind::Word(word) => !crate::keyword::is_structural(word),
+            Kind::Quoted(_) => true,
+            Kind::Text(_) | Kind::Binary(_) | Kind::Int(_) | Kind::Float(_) | Kind::Symbol(_) | Kind::End => false,
+        };
+        if self.is_word("MISSING") && field_follows {
             self.advance();
             return Ok(Projection::Missing(self.path()?));
         }

@@ -1,5 +1,7 @@
 //! INSERT: documents, ids, and what happens when a document is there already.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "whatever is not named is refused or printed")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -44,6 +44,7 @@ pub enum QueryType {
 }
 
 /// A statement ready to run.
+#[allow(clippy::large_enum_variant, reason = "made once per statement, moved a few times")]
 #[derive(Clone, Debug)]
 pub enum Plan {
     /// Reads rows.

@@ -128,10 +128,10 @@ impl<T> Sorter<T> {
                 .sum::<usize>();
         held.add(bytes)?;
         self.heap.push(Entry { keys, arrival, descending: Arc::clone(&self.descending), bytes, item });
-        if self.heap.len() > self.keep {
-            if let Some(dropped) = self.heap.pop() {
-                held.release(dropped.bytes);
-            }
+        if self.heap.len() > self.keep
+            && let Some(dropped) = self.heap.pop()
+        {
+            held.release(dropped.bytes);
         }
         Ok(())
     }

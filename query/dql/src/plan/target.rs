@@ -1,5 +1,7 @@
 //! `Target`: which documents a statement is about. Shared by SELECT, UPDATE, DELETE and EVICT.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "whatever is not named is refused")]
+
 use bigpeer_crdt::{DocId, Document, FieldCondition, Value};
 use bigpeer_types::CollectionName;
 

@@ -1,5 +1,7 @@
 //! Writing values into documents, by declared type and mode. Shared by INSERT and UPDATE.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "whatever is not named is refused")]
+
 use bigpeer_crdt::{Attachment, Document, EditError, Editor, Object, ObjectMode, Value, Visible};
 
 use crate::error::{DqlError, shown};
