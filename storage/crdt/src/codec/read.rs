@@ -285,8 +285,12 @@ struct Entries<'j, 'a, 's> {
 impl<'a> Incoming<'a> for Entries<'_, 'a, '_> {
     type Error = DecodeError;
 
-    fn key(&mut self) -> Result<&'a str, DecodeError> {
-        self.joiner.reader.text()
+    fn key(&mut self) -> Result<&'a [u8], DecodeError> {
+        self.joiner.reader.len_bytes()
+    }
+
+    fn owned(&self, key: &'a [u8]) -> Result<Box<str>, DecodeError> {
+        self.joiner.reader.utf8(key).map(Into::into)
     }
 
     fn join_into(&mut self, node: &mut Node) -> Result<(), DecodeError> {

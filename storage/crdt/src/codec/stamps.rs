@@ -93,6 +93,7 @@ impl Stamps {
     }
 
     /// Reads and checks a table, of which the head's `flags` tell.
+    #[inline]
     pub(super) fn read(reader: &mut Reader<'_>, flags: u8) -> Result<Self, DecodeError> {
         let len = flags >> SITE_LEN_SHIFT;
         if flags & ONE_STAMP != 0 {
@@ -155,6 +156,7 @@ fn put_site(out: &mut Vec<u8>, site: SiteId) {
     out.extend(site.get().to_le_bytes().iter().take(usize::from(site_len(site))));
 }
 
+#[inline]
 fn site(reader: &mut Reader<'_>, len: u8) -> Result<SiteId, DecodeError> {
     let bytes = reader.take(usize::from(len))?;
     let mut full = [0; 8];
@@ -176,6 +178,7 @@ fn put_time(out: &mut Vec<u8>, last: Hlc, hlc: Hlc) {
     }
 }
 
+#[inline]
 fn time(reader: &mut Reader<'_>, last: Hlc) -> Result<Hlc, DecodeError> {
     let first = reader.varint()?;
     let more_millis = first >> 1;

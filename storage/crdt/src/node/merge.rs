@@ -5,8 +5,10 @@ use super::{Floor, Node};
 /// Entries of a map, with ascending keys, to be joined into another.
 pub(crate) trait Incoming<'k> {
     type Error;
-    /// The next entry's key.
-    fn key(&mut self) -> Result<&'k str, Self::Error>;
+    /// The next entry's key. Bytes, for that is all that comparing takes.
+    fn key(&mut self) -> Result<&'k [u8], Self::Error>;
+    /// The key that was just asked for, to be kept.
+    fn owned(&self, key: &'k [u8]) -> Result<Box<str>, Self::Error>;
     /// Joins the entry whose key was just asked for into its node.
     fn join_into(&mut self, node: &mut Node) -> Result<(), Self::Error>;
 }
@@ -20,8 +22,12 @@ pub(super) struct Entries<'k> {
 impl<'k> Incoming<'k> for Entries<'k> {
     type Error = std::convert::Infallible;
 
-    fn key(&mut self) -> Result<&'k str, Self::Error> {
-        Ok(self.left.first().map_or("", |(key, _)| key))
+    fn key(&mut self) -> Result<&'k [u8], Self::Error> {
+        Ok(self.left.first().map_or(&[], |(key, _)| key.as_bytes()))
+    }
+
+    fn owned(&self, _: &'k [u8]) -> Result<Box<str>, Self::Error> {
+        Ok(self.left.first().map_or_else(Box::default, |(key, _)| key.clone()))
     }
 
     fn join_into(&mut self, node: &mut Node) -> Result<(), Self::Error> {
@@ -48,7 +54,7 @@ pub(crate) fn merge_into<'k, I: Incoming<'k>>(
         map.reserve_exact(count);
         for _ in 0..count {
             let key = incoming.key()?;
-            push_fresh(map, key, incoming)?;
+            map.extend(fresh(key, incoming)?);
         }
         Ok(())
     } else if count == 1 || count.saturating_mul(map.len()) <= FEW {
@@ -67,7 +73,7 @@ fn insert_each<'k, I: Incoming<'k>>(
     for _ in 0..count {
         let key = incoming.key()?;
         let rest = map.get_mut(from..).unwrap_or_default();
-        match rest.binary_search_by(|(probe, _)| probe.as_ref().cmp(key)) {
+        match rest.binary_search_by(|(probe, _)| probe.as_bytes().cmp(key)) {
             Ok(at) => {
                 if let Some((_, node)) = rest.get_mut(at) {
                     incoming.join_into(node)?;
@@ -75,11 +81,9 @@ fn insert_each<'k, I: Incoming<'k>>(
                 from += at + 1;
             }
             Err(at) => {
-                let mut node = Node::default();
-                incoming.join_into(&mut node)?;
                 from += at;
-                if !node.is_empty() {
-                    map.insert(from, (key.into(), node));
+                if let Some(entry) = fresh(key, incoming)? {
+                    map.insert(from, entry);
                     from += 1;
                 }
             }
@@ -97,15 +101,15 @@ fn merge_walk<'k, I: Incoming<'k>>(
     let mut own = std::mem::take(map).into_iter().peekable();
     for _ in 0..count {
         let key = incoming.key()?;
-        while let Some(entry) = own.next_if(|(own, _)| own.as_ref() < key) {
+        while let Some(entry) = own.next_if(|(own, _)| own.as_bytes() < key) {
             merged.push(entry);
         }
-        match own.next_if(|(own, _)| own.as_ref() == key) {
+        match own.next_if(|(own, _)| own.as_bytes() == key) {
             Some((key, mut node)) => {
                 incoming.join_into(&mut node)?;
                 merged.push((key, node));
             }
-            None => push_fresh(&mut merged, key, incoming)?,
+            None => merged.extend(fresh(key, incoming)?),
         }
     }
     merged.extend(own);
@@ -113,15 +117,10 @@ fn merge_walk<'k, I: Incoming<'k>>(
     Ok(())
 }
 
-fn push_fresh<'k, I: Incoming<'k>>(
-    map: &mut Vec<(Box<str>, Node)>,
-    key: &'k str,
-    incoming: &mut I,
-) -> Result<(), I::Error> {
+/// The entry at a key that the map does not have; nothing if nothing of it is live.
+fn fresh<'k, I: Incoming<'k>>(key: &'k [u8], incoming: &mut I) -> Result<Option<(Box<str>, Node)>, I::Error> {
+    let key = incoming.owned(key)?;
     let mut node = Node::default();
     incoming.join_into(&mut node)?;
-    if !node.is_empty() {
-        map.push((key.into(), node));
-    }
-    Ok(())
+    Ok(if node.is_empty() { None } else { Some((key, node)) })
 }

@@ -4,17 +4,16 @@
 //! ```text
 //! transaction := version:01 count collection…
 //! collection  := length name count change…
-//! change      := id length delta
-//! id          := 00 uuid:16        text that is a UUID in lower case
-//!              | length key        every other id
+//! change      := id length delta              ids: see `id.rs`
 //! ```
 //! Collections ascend by name, the changes of one by id; none is empty, none comes twice. Deltas are as `Document` writes them.
+
+mod id;
 
 use std::collections::BTreeMap;
 
 use bigpeer_types::limits::{
-    MAX_COLLECTION_NAME_BYTES, MAX_DOCUMENT_BYTES, MAX_DOCUMENT_ID_BYTES, MAX_TRANSACTION_BYTES,
-    MAX_TRANSACTION_CHANGES,
+    MAX_COLLECTION_NAME_BYTES, MAX_DOCUMENT_BYTES, MAX_TRANSACTION_BYTES, MAX_TRANSACTION_CHANGES,
 };
 use bigpeer_types::{CollectionName, Hlc};
 use bytes::Bytes;
@@ -24,6 +23,7 @@ use crate::document::{Document, Writers};
 use crate::error::{DecodeError, DecodeErrorKind};
 use crate::id::DocId;
 use crate::wire::{Reader, put_bytes, put_len};
+use id::{put_id, read_id};
 
 const VERSION: u8 = 1;
 /// The least bytes of a change: an id of one byte and its length, the delta's length, a delta of three.
@@ -249,87 +249,4 @@ impl TransactionBuilder {
         }
         if out.len() > MAX_TRANSACTION_BYTES { Err(TransactionTooLarge::Bytes(out.len())) } else { Ok(out.into()) }
     }
-}
-
-/// Length of the key of an id that is a UUID in text: tag, text, end.
-const UUID_KEY: usize = 38;
-
-fn put_id(out: &mut Vec<u8>, id: &DocId) {
-    match packed_uuid(id.as_key()) {
-        Some(uuid) => {
-            out.push(0);
-            out.extend(uuid);
-        }
-        None => put_bytes(out, id.as_key()),
-    }
-}
-
-fn read_id(reader: &mut Reader<'_>) -> Result<DocId, DecodeError> {
-    let len = reader.count(1)?;
-    let start = reader.offset();
-    let refused = |offset| DecodeError { offset, kind: DecodeErrorKind::NotCanonical("an id is not in its one form") };
-    if len == 0 {
-        let uuid: [u8; 16] = reader.array()?;
-        return DocId::from_key(&unpacked_uuid(uuid)).map_err(|_| refused(start));
-    }
-    if len > MAX_DOCUMENT_ID_BYTES {
-        return Err(reader.error(DecodeErrorKind::TooLarge(MAX_DOCUMENT_ID_BYTES)));
-    }
-    let key = reader.take(len)?;
-    if packed_uuid(key).is_some() {
-        return Err(refused(start));
-    }
-    DocId::from_key(key).map_err(|_| refused(start))
-}
-
-/// Where the hyphens of a UUID's text stand in the key.
-fn is_hyphen(at: usize) -> bool {
-    matches!(at, 9 | 14 | 19 | 24)
-}
-
-/// The 16 bytes of a UUID, if the key is that of its text.
-fn packed_uuid(key: &[u8]) -> Option<[u8; 16]> {
-    let (head, text) = key.split_first()?;
-    if key.len() != UUID_KEY || *head != crate::id::TEXT {
-        return None;
-    }
-    let mut out = [0; 16];
-    let mut digits = 0;
-    for (at, byte) in text.iter().enumerate().take(UUID_KEY - 2) {
-        if is_hyphen(at + 1) {
-            if *byte != b'-' {
-                return None;
-            }
-            continue;
-        }
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            _ => return None,
-        };
-        if let Some(byte) = out.get_mut(digits / 2) {
-            *byte = (*byte << 4) | digit;
-        }
-        digits += 1;
-    }
-    Some(out)
-}
-
-/// The key of a UUID's text.
-fn unpacked_uuid(uuid: [u8; 16]) -> [u8; UUID_KEY] {
-    let mut key = [0; UUID_KEY];
-    let mut digits = uuid.iter().flat_map(|byte| [byte >> 4, byte & 0x0f]);
-    for (at, byte) in key.iter_mut().enumerate().take(UUID_KEY - 1) {
-        *byte = if at == 0 {
-            crate::id::TEXT
-        } else if is_hyphen(at) {
-            b'-'
-        } else {
-            match digits.next().unwrap_or_default() {
-                digit @ 0..=9 => b'0' + digit,
-                digit => b'a' + digit - 10,
-            }
-        };
-    }
-    key
 }
