@@ -383,14 +383,14 @@ impl GatewaySession {
         self.subscriptions.remove(&id).map(|_| GatewayEffect::Unsubscribe(id)).into_iter().collect()
     }
 
-    /// The subscription is open, and catches up.
+    /// The subscription is open, and catches up. Again, when its scope has changed: a [`Self::resync`] goes before.
     pub fn subscribed(&mut self, id: u32, scope: u64) -> Vec<GatewayEffect> {
         match self.subscriptions.get_mut(&id) {
-            Some(phase @ SubscriptionPhase::Asked) => {
+            Some(phase @ (SubscriptionPhase::Asked | SubscriptionPhase::CatchingUp)) => {
                 *phase = SubscriptionPhase::CatchingUp;
                 vec![send(pb::Subscribed { id, scope })]
             }
-            Some(SubscriptionPhase::CatchingUp | SubscriptionPhase::Live(_)) | None => Vec::new(),
+            Some(SubscriptionPhase::Live(_)) | None => Vec::new(),
         }
     }
 

@@ -1,0 +1,174 @@
+//! What a batch means for each session: `Documents` holds the changed documents as they are between the transactions of a
+//! batch, `deliver` matches and queues.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bigpeer_crdt::{Change, DocId, Document};
+use bigpeer_protocol::pb;
+use bigpeer_tables::{AppliedBatch, AppliedTransaction, Snapshot, TablesError};
+use bigpeer_types::{CollectionName, Lsn};
+use bytes::Bytes;
+
+use super::matcher::Matchers;
+use super::queue::SessionQueue;
+use super::{State, Touched};
+use crate::metrics;
+
+/// Documents touched by a batch, as they are after the transactions that were looked at so far. None: never written.
+#[derive(Debug, Default)]
+pub(super) struct Documents {
+    current: BTreeMap<CollectionName, BTreeMap<DocId, Option<Arc<Document>>>>,
+}
+
+impl Documents {
+    /// What has to be loaded before the batch can be matched.
+    pub(super) fn missing(&self, batch: &AppliedBatch, listened: &BTreeMap<CollectionName, Matchers>) -> Touched {
+        let mut missing = Touched::new();
+        if listened.is_empty() {
+            return missing;
+        }
+        for change in batch.transactions.iter().flat_map(|applied| applied.transaction.changes()) {
+            if listened.contains_key(&change.collection) && !self.current.contains_key(&change.collection) {
+                missing.entry(change.collection.clone()).or_default().insert(change.id.clone());
+            }
+        }
+        missing
+    }
+
+    pub(super) async fn load(&mut self, before: &Snapshot, missing: Touched) -> Result<(), TablesError> {
+        for (collection, ids) in missing {
+            let ids: Vec<DocId> = ids.into_iter().collect();
+            let found = before.get_many(&collection, &ids).await?;
+            let documents = ids.into_iter().zip(found.into_iter().map(|found| found.map(|stored| stored.document)));
+            self.current.insert(collection, documents.collect());
+        }
+        Ok(())
+    }
+
+    /// Applies a change: the document before and after it. None if it was not loaded, or the delta cannot be read.
+    fn apply(&mut self, change: &Change) -> Option<(Option<Arc<Document>>, Arc<Document>)> {
+        let slot = self.current.get_mut(&change.collection)?.get_mut(&change.id)?;
+        let before = slot.clone();
+        let mut after = before.as_deref().cloned().unwrap_or_default();
+        after.join_encoded(&change.delta).ok()?;
+        let after = Arc::new(after);
+        *slot = Some(Arc::clone(&after));
+        Some((before, after))
+    }
+}
+
+/// Queues what a batch means for each session; answers whom to wake. Sessions without room are detached.
+pub(super) fn deliver(state: &mut State, batch: &AppliedBatch, documents: &mut Documents) -> Vec<Arc<SessionQueue>> {
+    let mut woken = BTreeMap::new();
+    let mut before = state.snapshot.lsn();
+    for applied in &batch.transactions {
+        // The first batch of a feed may begin before the hub's position.
+        let known = applied.lsn <= state.snapshot.lsn();
+        let deliveries = transaction(state, applied, documents);
+        for (session, transaction) in deliveries {
+            if known {
+                continue;
+            }
+            let Some(queue) = state.sessions.get(&session).map(|session| Arc::clone(&session.queue)) else { continue };
+            metrics::delivered(transaction.changes.len() + transaction.left.len());
+            if !queue.push(transaction, before) {
+                metrics::put_back();
+                state.detach_all(session);
+            }
+            woken.insert(session, queue);
+        }
+        before = before.max(applied.lsn);
+    }
+    woken.into_values().collect()
+}
+
+/// One session's part in one change.
+#[derive(Debug, Default)]
+struct Part {
+    had: Vec<u32>,
+    has: Vec<u32>,
+}
+
+fn transaction(
+    state: &State,
+    applied: &AppliedTransaction,
+    documents: &mut Documents,
+) -> BTreeMap<u64, pb::Transaction> {
+    let mut deliveries: BTreeMap<u64, pb::Transaction> = BTreeMap::new();
+    for change in applied.transaction.changes() {
+        let Some(matchers) = state.collections.get(&change.collection) else { continue };
+        let Some((before, after)) = documents.apply(change) else { continue };
+        let mut parts: BTreeMap<u64, Part> = BTreeMap::new();
+        matchers.hits(&change.id, before.as_deref(), &after, |(session, id), was, is| {
+            let part = parts.entry(session).or_default();
+            if was {
+                part.had.push(id);
+            }
+            if is {
+                part.has.push(id);
+            }
+        });
+        let mut shown = Shown { change, before, after, id: None, state: None };
+        for (session, part) in parts {
+            let own = state.sessions.get(&session).is_some_and(|session| session.queue.site() == applied.site);
+            let empty = || envelope(applied.lsn, applied);
+            shown.add(part, own, deliveries.entry(session).or_insert_with(empty));
+        }
+    }
+    deliveries.retain(|_, delivery| !delivery.changes.is_empty() || !delivery.left.is_empty());
+    for delivery in deliveries.values_mut().filter(|delivery| !delivery.left.is_empty()) {
+        delivery.clock = applied.transaction.max_hlc().to_bits();
+    }
+    deliveries
+}
+
+fn envelope(lsn: Lsn, applied: &AppliedTransaction) -> pb::Transaction {
+    pb::Transaction { lsn: Some(lsn.into()), site: applied.site.get(), seq: applied.seq, ..Default::default() }
+}
+
+/// A change, with what is made of it once for all sessions.
+struct Shown<'a> {
+    change: &'a Change,
+    before: Option<Arc<Document>>,
+    after: Arc<Document>,
+    id: Option<Bytes>,
+    state: Option<Bytes>,
+}
+
+impl Shown<'_> {
+    fn id(&mut self) -> Bytes {
+        self.id.get_or_insert_with(|| Bytes::copy_from_slice(self.change.id.as_key())).clone()
+    }
+
+    fn state(&mut self) -> Bytes {
+        self.state.get_or_insert_with(|| self.after.encode().into()).clone()
+    }
+
+    /// Adds a session's part of the change to its delivery.
+    fn add(&mut self, mut part: Part, own: bool, delivery: &mut pb::Transaction) {
+        part.had.sort_unstable();
+        part.has.sort_unstable();
+        let collection = self.change.collection.as_str();
+        let left: Vec<u32> = part.had.iter().filter(|id| part.has.binary_search(id).is_err()).copied().collect();
+        if !left.is_empty() {
+            delivery.left.push(pb::LeftDocument {
+                collection: collection.to_owned(),
+                id: self.id(),
+                subscriptions: left,
+            });
+        }
+        if part.has.is_empty() || own && part.had == part.has {
+            return;
+        }
+        // What the peer has: through a live subscription the document as it was; of its own writes, the delta.
+        let has_base = !part.had.is_empty() || self.before.as_deref().is_none_or(|before| *before == Document::new());
+        let content = match (has_base, own) {
+            (true, true) => None,
+            (true, false) => Some(pb::change::Content::Delta(self.change.delta.clone())),
+            (false, _) => Some(pb::change::Content::State(self.state())),
+        };
+        let id = self.id();
+        delivery.changes.push(pb::Change { collection: collection.to_owned(), id, content, subscriptions: part.has });
+    }
+}

@@ -1,0 +1,192 @@
+//! `SessionQueue`: live transactions that wait for one session. Bounded by bytes: when it is full the session has lagged;
+//! what is queued stays good, what comes after is in snapshots only.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bigpeer_protocol::pb;
+use bigpeer_types::{Lsn, SiteId};
+use prost::Message;
+use tokio::sync::Notify;
+
+/// Memory of a queued transaction beside its encoded length, roughly.
+const OVERHEAD_BYTES: usize = 256;
+
+/// One session's queue; the hub fills it, the session empties it.
+#[derive(Debug)]
+pub(crate) struct SessionQueue {
+    number: u64,
+    site: SiteId,
+    max_bytes: usize,
+    inner: Mutex<Inner>,
+    /// Told when there is something to look at.
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    transactions: VecDeque<(pb::Transaction, usize)>,
+    bytes: usize,
+    /// Everything up to here was queued; what comes after was not.
+    lagged_at: Option<Lsn>,
+    failed: bool,
+}
+
+/// What was taken out.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// In log order.
+    pub(crate) transactions: Vec<pb::Transaction>,
+    /// Whether nothing is left.
+    pub(crate) emptied: bool,
+    /// Set, once, with the last of a queue that was full: catch up from here.
+    pub(crate) lagged_at: Option<Lsn>,
+}
+
+impl SessionQueue {
+    pub(crate) fn new(number: u64, site: SiteId, max_bytes: usize) -> Self {
+        Self { number, site, max_bytes, inner: Mutex::default(), news: Notify::new() }
+    }
+
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) const fn site(&self) -> SiteId {
+        self.site
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a transaction; false when there is no room, and nothing will be queued any more. `before` is a position
+    /// before the transaction up to which everything was queued.
+    pub(super) fn push(&self, transaction: pb::Transaction, before: Lsn) -> bool {
+        let bytes = transaction.encoded_len() + OVERHEAD_BYTES;
+        let mut inner = self.inner();
+        if inner.lagged_at.is_some() {
+            return false;
+        }
+        // One that is larger than the whole queue must pass, or it never would.
+        if inner.bytes + bytes > self.max_bytes && !inner.transactions.is_empty() {
+            Self::lag(&mut inner, before);
+            return false;
+        }
+        inner.bytes += bytes;
+        inner.transactions.push_back((transaction, bytes));
+        true
+    }
+
+    /// Nothing after `at` will be queued.
+    pub(super) fn lagged(&self, at: Lsn) {
+        Self::lag(&mut self.inner(), at);
+    }
+
+    fn lag(inner: &mut Inner, before: Lsn) {
+        let queued = inner.transactions.back().and_then(|(last, _)| last.lsn).map_or(Lsn::ZERO, Lsn::from);
+        inner.lagged_at.get_or_insert(queued.max(before));
+    }
+
+    /// Nothing will ever be queued again: the store has stopped.
+    pub(super) fn fail(&self) {
+        self.inner().failed = true;
+    }
+
+    /// Wakes the session.
+    pub(super) fn notify(&self) {
+        self.news.notify_one();
+    }
+
+    /// Waits until the hub has queued something, or has stopped to. Cancel safe; wakes are not lost.
+    pub(crate) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Whether the queue was full; until that was taken out nothing can be attached.
+    pub(crate) fn has_lagged(&self) -> bool {
+        self.inner().lagged_at.is_some()
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.inner().failed
+    }
+
+    /// Whether there is something to take out.
+    pub(crate) fn has_news(&self) -> bool {
+        let inner = self.inner();
+        !inner.transactions.is_empty() || inner.lagged_at.is_some()
+    }
+
+    /// The position of the first transaction.
+    pub(crate) fn front(&self) -> Option<Lsn> {
+        self.inner().transactions.front().and_then(|(first, _)| first.lsn).map(Lsn::from)
+    }
+
+    /// Takes out transactions up to and including `through`, until they are `max_bytes` or more.
+    pub(crate) fn take(&self, max_bytes: usize, through: Lsn) -> Taken {
+        let mut taken = Taken::default();
+        let mut total = 0;
+        let mut inner = self.inner();
+        while total < max_bytes {
+            match inner.transactions.pop_front() {
+                Some((transaction, bytes)) if transaction.lsn.is_none_or(|lsn| Lsn::from(lsn) <= through) => {
+                    total += bytes;
+                    inner.bytes -= bytes;
+                    taken.transactions.push(transaction);
+                }
+                Some(later) => {
+                    inner.transactions.push_front(later);
+                    break;
+                }
+                None => break,
+            }
+        }
+        taken.emptied = inner.transactions.is_empty();
+        if taken.emptied {
+            taken.lagged_at = inner.lagged_at.take();
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(version: u64) -> pb::Transaction {
+        pb::Transaction { lsn: Some(Lsn::new(version, 0).into()), ..Default::default() }
+    }
+
+    #[test]
+    fn a_full_queue_keeps_what_it_has_and_says_where_it_stopped() {
+        let queue = SessionQueue::new(1, SiteId::new(1), 2 * OVERHEAD_BYTES + 100);
+        assert!(queue.push(at(5), Lsn::new(4, 0)));
+        assert!(queue.push(at(6), Lsn::new(4, 0)));
+        assert!(!queue.push(at(9), Lsn::new(8, 0)));
+        assert!(!queue.push(at(10), Lsn::new(9, 0)), "nothing is queued behind a gap");
+        let first = queue.take(1, Lsn::MAX);
+        assert_eq!((first.transactions.len(), first.emptied, first.lagged_at), (1, false, None));
+        let rest = queue.take(usize::MAX, Lsn::MAX);
+        assert_eq!((rest.transactions.len(), rest.emptied, rest.lagged_at), (1, true, Some(Lsn::new(8, 0))));
+        assert!(!queue.has_lagged() && queue.push(at(11), Lsn::new(10, 0)));
+    }
+
+    #[test]
+    fn nothing_after_the_barrier_is_taken() {
+        let queue = SessionQueue::new(1, SiteId::new(1), usize::MAX);
+        for version in 1..=3 {
+            queue.push(at(version), Lsn::ZERO);
+        }
+        assert_eq!(queue.take(usize::MAX, Lsn::new(2, 0)).transactions.len(), 2);
+        assert_eq!(queue.front(), Some(Lsn::new(3, 0)));
+    }
+
+    #[test]
+    fn a_transaction_larger_than_the_queue_passes() {
+        let queue = SessionQueue::new(1, SiteId::new(1), 1);
+        assert!(queue.push(at(1), Lsn::ZERO));
+        assert!(!queue.push(at(2), Lsn::new(1, 0)));
+        assert_eq!(queue.take(1, Lsn::MAX).lagged_at, Some(Lsn::new(1, 0)));
+    }
+}

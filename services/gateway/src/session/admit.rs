@@ -1,0 +1,181 @@
+//! Letting a peer in: the Hello, its token, and what the log holds of its site; later, renewed tokens and changed
+//! permissions.
+
+use std::sync::Arc;
+
+use axum::extract::ws::{Message, WebSocket};
+use bigpeer_chassis::{Catalogue, Permissions, Principal, TokenAge};
+use bigpeer_log::ReadError;
+use bigpeer_protocol::pb::{self, CloseCode};
+use bigpeer_protocol::{Admission, GatewayEffect, GatewaySession, decode_peer_frame};
+use bigpeer_tables::TablesError;
+use bigpeer_types::{AppId, SiteId};
+use futures::StreamExt;
+use futures::stream::SplitStream;
+
+use super::Session;
+use crate::apps::App;
+use crate::metrics;
+use crate::rejections::{self, Rejection};
+use crate::rules::Rules;
+use crate::socket::Gateway;
+
+/// A peer that may come in.
+pub(super) struct Admitted {
+    pub(super) app: Arc<App>,
+    pub(super) rules: Arc<Rules>,
+    pub(super) token: String,
+    pub(super) admission: Admission,
+    /// What the peer has not heard of.
+    pub(super) rejections: Vec<Rejection>,
+}
+
+/// Waits for the Hello, and looks at it.
+///
+/// # Errors
+/// The Close that the peer gets instead.
+pub(super) async fn handshake(
+    gateway: &Gateway,
+    app: &AppId,
+    number: u64,
+    machine: &mut GatewaySession,
+    stream: &mut SplitStream<WebSocket>,
+) -> Result<Admitted, pb::Close> {
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = gateway.context.shutdown.cancelled() => return Err(super::going_away()),
+            message = stream.next() => message,
+        };
+        let effects = match message {
+            Some(Ok(Message::Binary(bytes))) => {
+                metrics::received(bytes.len());
+                match decode_peer_frame(bytes, machine.max_frame_bytes()) {
+                    Ok(framed) => machine.receive(framed.message),
+                    Err(error) => {
+                        metrics::malformed_frame();
+                        machine.malformed(&error)
+                    }
+                }
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Text(_)) | Err(_)) => {
+                metrics::malformed_frame();
+                return Err(pb::Close::new(CloseCode::CloseProtocolError, "the first message must be a Hello"));
+            }
+            Some(Ok(Message::Close(_))) | None => {
+                return Err(pb::Close::new(CloseCode::CloseDone, "the connection ended"));
+            }
+        };
+        for effect in effects {
+            match effect {
+                GatewayEffect::Admit(hello) => return admit(gateway, app, number, hello).await,
+                GatewayEffect::Close(close) => return Err(close),
+                // A Hello is answered with one of the two.
+                GatewayEffect::Send(_)
+                | GatewayEffect::Append(_)
+                | GatewayEffect::Subscribe(_)
+                | GatewayEffect::Unsubscribe(_)
+                | GatewayEffect::Resume
+                | GatewayEffect::Renew(_) => {}
+            }
+        }
+    }
+}
+
+async fn admit(gateway: &Gateway, app: &AppId, number: u64, hello: pb::Hello) -> Result<Admitted, pb::Close> {
+    let context = &gateway.context;
+    let (site, permissions, expires_at_ms) = authenticate(&context.catalogue, app, &hello.access_token)?;
+    if site.get() != hello.site {
+        return Err(pb::Close::new(CloseCode::CloseForeignSite, "the access token was given to another site"));
+    }
+    let store = context.stores.store(app);
+    let store = store.ok_or_else(|| pb::Close::new(CloseCode::CloseUnavailable, "the app is not served here now"))?;
+    let app = gateway.apps.get(&store, &context.log);
+    let rules = Arc::new(Rules::new(permissions));
+    let last_seq = context.log.last_seq(&app.id, site).await.map_err(|error| log_unavailable(&error))?;
+    let rejections = if last_seq > hello.acknowledged_seq {
+        let head = context.log.head(&app.id).await.map_err(|error| log_unavailable(&error))?;
+        store.wait_for(head).await.map_err(|error| unreadable(&error))?;
+        let found = rejections::after(&store.snapshot(), site, hello.acknowledged_seq).await;
+        found.map_err(|error| unreadable(&error))?
+    } else {
+        Vec::new()
+    };
+    let now_ms = context.clock.now_ms();
+    let snapshot = store.snapshot();
+    let mut rejected = Vec::with_capacity(rejections.len());
+    for rejection in &rejections {
+        let message = rejection.message(&snapshot, &rules, now_ms).await;
+        rejected.push(message.map_err(|error| unreadable(&error))?);
+    }
+    let admission = Admission {
+        session: format!("{number}-{:08x}", context.ids.next_u64() >> 32),
+        last_seq,
+        rejected,
+        head: store.applied(),
+        server_time_ms: now_ms,
+        expires_at_ms,
+        permissions_json: serde_json::to_string(rules.permissions()).unwrap_or_default(),
+        compress: context.settings.compress,
+    };
+    Ok(Admitted { app, rules, token: hello.access_token, admission, rejections })
+}
+
+/// Whose token it is, what it allows and when it ends.
+fn authenticate(catalogue: &Catalogue, app: &AppId, token: &str) -> Result<(SiteId, Permissions, u64), pb::Close> {
+    match catalogue.authenticate_token(app, token) {
+        Ok(Principal::Peer { site, permissions, expires_at_ms, .. }) => Ok((site, permissions, expires_at_ms)),
+        Ok(Principal::ApiKey { .. } | Principal::Admin) => Err(pb::Close::new(
+            CloseCode::CloseUnauthenticated,
+            "log in first: only a peer's access token opens a session",
+        )),
+        Err(_) if catalogue.verify_token(app, token, TokenAge::MayHaveEnded).is_ok() => {
+            Err(pb::Close::new(CloseCode::CloseTokenExpired, "the access token has expired; refresh it"))
+        }
+        Err(_) => Err(pb::Close::new(CloseCode::CloseUnauthenticated, "the access token is not valid for this app")),
+    }
+}
+
+fn log_unavailable(error: &ReadError) -> pb::Close {
+    tracing::warn!(%error, "the log cannot be read; a peer was turned away");
+    pb::Close::new(CloseCode::CloseUnavailable, "the log cannot be read now")
+}
+
+fn unreadable(error: &TablesError) -> pb::Close {
+    tracing::warn!(%error, "documents cannot be read; a peer was turned away");
+    pb::Close::new(CloseCode::CloseUnavailable, "documents cannot be read now")
+}
+
+impl Session {
+    /// A new token for the running session.
+    pub(super) fn renew(&mut self, token: String) {
+        match authenticate(&self.gateway.context.catalogue, &self.app.id, &token) {
+            Ok((site, ..)) if site != self.machine.site() => {
+                self.end(CloseCode::CloseForeignSite, "the access token was given to another site");
+            }
+            Ok((_, permissions, expires_at_ms)) => {
+                self.token = token;
+                self.expires_at_ms = expires_at_ms;
+                self.put_in_force(permissions);
+            }
+            Err(close) => self.end(close.code(), &close.message),
+        }
+    }
+
+    /// The catalogue has changed: what the token allows may have, too.
+    pub(super) fn permissions_changed(&mut self) {
+        match authenticate(&self.gateway.context.catalogue, &self.app.id, &self.token) {
+            Ok((_, permissions, _)) => self.put_in_force(permissions),
+            Err(close) if close.code() == CloseCode::CloseTokenExpired => self.end(close.code(), &close.message),
+            Err(_) => self.end(CloseCode::CloseAccessRevoked, "access was revoked"),
+        }
+    }
+
+    fn put_in_force(&mut self, permissions: Permissions) {
+        if permissions != *self.rules.permissions() {
+            self.rules = Arc::new(Rules::new(permissions));
+            self.rules_changed();
+        }
+    }
+}

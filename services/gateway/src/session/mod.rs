@@ -1,0 +1,384 @@
+//! One session: a task that carries out what `GatewaySession` says, and moves documents from the hub and from snapshots to
+//! the socket.
+//!
+//! # Cancellation
+//! The task is the only owner of its state. Every branch of its loop waits for something that loses nothing when another
+//! branch is faster.
+
+mod admit;
+mod catch_up;
+mod outbox;
+mod push;
+mod subscribe;
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use bigpeer_chassis::Shutdown;
+use bigpeer_log::{AppendError, AppendOutcome};
+use bigpeer_protocol::pb::{self, CloseCode};
+use bigpeer_protocol::{GatewayEffect, GatewaySession, decode_peer_frame, encode_frame};
+use bigpeer_tables::TablesError;
+use bigpeer_types::AppId;
+use bytes::Bytes;
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Duration, Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at};
+
+use crate::apps::App;
+use crate::hub::{Matcher, SessionQueue};
+use crate::metrics;
+use crate::rules::Rules;
+use crate::socket::Gateway;
+use catch_up::{CatchUp, Member};
+use outbox::Outbox;
+use push::Pushes;
+
+/// How long the last message may take to leave.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Answers that may wait for the socket before nothing more is read from it.
+const MAX_WAITING_ANSWERS: usize = 256;
+
+/// A session whose Hello was accepted.
+struct Session {
+    gateway: Arc<Gateway>,
+    app: Arc<App>,
+    number: u64,
+    name: String,
+    machine: GatewaySession,
+    rules: Arc<Rules>,
+    token: String,
+    expires_at_ms: u64,
+    queue: Arc<SessionQueue>,
+    outbox: Outbox,
+    pushes: Pushes,
+    subscriptions: BTreeMap<u32, Arc<Matcher>>,
+    waiting: Vec<Member>,
+    catching_up: Option<CatchUp>,
+    /// The queue was full; everything up to here was taken out of it.
+    lagged_at: Option<bigpeer_types::Lsn>,
+    /// Why the session ends; set once.
+    ended: Option<pb::Close>,
+}
+
+/// Runs a session from the first frame to the last.
+pub(crate) async fn run(gateway: Arc<Gateway>, app: AppId, number: u64, socket: WebSocket) {
+    metrics::session_opened();
+    let (mut sink, mut stream) = socket.split();
+    let mut machine = GatewaySession::new(gateway.context.settings.limits());
+    let deadline = Instant::now() + gateway.context.settings.handshake_timeout;
+    let greeted = timeout_at(deadline, admit::handshake(&gateway, &app, number, &mut machine, &mut stream)).await;
+    let close = match greeted {
+        Ok(Ok(admitted)) => {
+            let entered = admitted.app.enter(machine.site(), number);
+            let mut session = Session::new(gateway, admitted, number, machine);
+            let close = session.serve(&mut sink, &mut stream, &entered).await;
+            session.leave();
+            close
+        }
+        Ok(Err(close)) => close,
+        Err(_) => pb::Close::new(CloseCode::CloseTimeout, "no Hello came, or it could not be answered in time"),
+    };
+    metrics::session_ended(close.code());
+    tracing::debug!(session = number, code = close.code().as_str_name(), message = close.message, "session ended");
+    // A peer that does not take its Close has gone.
+    let _ = timeout(FAREWELL, farewell(&mut sink, close)).await;
+}
+
+async fn farewell(sink: &mut SplitSink<WebSocket, Message>, close: pb::Close) -> Result<(), axum::Error> {
+    let reason = close.code().as_str_name();
+    let frame = encode_frame(&pb::GatewayMessage::from(close), pb::Compression::None);
+    sink.feed(Message::Binary(frame.message)).await?;
+    sink.send(Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: reason.into() }))).await?;
+    sink.close().await
+}
+
+/// What the loop waits for, one at a time.
+enum Event {
+    Frame(Option<Result<Message, axum::Error>>),
+    Outcomes(Option<Result<Vec<AppendOutcome>, AppendError>>),
+    Writable(Result<(), axum::Error>),
+    Flushed(Result<(), axum::Error>),
+    Page(Result<catch_up::Step, TablesError>),
+    News,
+    Catalogue,
+    Tick,
+    ShuttingDown,
+    Replaced,
+    DrainedTooLong,
+}
+
+impl Session {
+    fn new(gateway: Arc<Gateway>, admitted: admit::Admitted, number: u64, machine: GatewaySession) -> Self {
+        let queue = SessionQueue::new(number, machine.site(), gateway.context.settings.queue_bytes);
+        let mut session = Self {
+            gateway,
+            app: admitted.app,
+            number,
+            name: admitted.admission.session.clone(),
+            machine,
+            rules: admitted.rules,
+            token: admitted.token,
+            expires_at_ms: admitted.admission.expires_at_ms,
+            queue: Arc::new(queue),
+            outbox: Outbox::default(),
+            pushes: Pushes::default(),
+            subscriptions: BTreeMap::new(),
+            waiting: Vec::new(),
+            catching_up: None,
+            lagged_at: None,
+            ended: None,
+        };
+        for rejection in &admitted.rejections {
+            session.pushes.remember(rejection);
+        }
+        let effects = session.machine.admitted(admitted.admission);
+        session.answer(effects);
+        session
+    }
+
+    /// Until the session ends; answers why.
+    async fn serve(
+        &mut self,
+        sink: &mut SplitSink<WebSocket, Message>,
+        stream: &mut SplitStream<WebSocket>,
+        replaced: &Shutdown,
+    ) -> pb::Close {
+        let settings = self.gateway.context.settings;
+        let shutdown = self.gateway.context.shutdown.clone();
+        let mut catalogue = self.gateway.context.catalogue.changes();
+        let (replies, mut outcomes) = mpsc::unbounded_channel();
+        self.pushes.replies = Some(replies);
+        let mut tick = ticks(settings.cursor_interval.min(settings.idle_timeout / 4));
+        let mut heard = Instant::now();
+        let mut drain_until: Option<Instant> = None;
+        tracing::debug!(session = self.name, number = self.number, site = %self.machine.site(), "session opened");
+        while self.ended.is_none() {
+            if drain_until.is_some() && self.pushes.is_empty() && self.outbox.is_empty() {
+                return going_away();
+            }
+            let event = self.next_event(
+                sink,
+                stream,
+                &mut outcomes,
+                &mut catalogue,
+                &mut tick,
+                (&shutdown, replaced),
+                drain_until,
+            );
+            match event.await {
+                Event::Frame(frame) => {
+                    heard = Instant::now();
+                    self.frame(frame).await;
+                }
+                Event::Outcomes(outcomes) => self.outcomes(outcomes).await,
+                Event::Writable(ready) => self.write(sink, ready),
+                Event::Flushed(flushed) => {
+                    self.outbox.flushed();
+                    self.gone(flushed);
+                }
+                Event::Page(step) => self.step(step),
+                Event::News => {}
+                Event::Catalogue => self.permissions_changed(),
+                Event::Tick => self.tick(heard, settings.idle_timeout),
+                Event::ShuttingDown => drain_until = Some(Instant::now() + settings.drain_timeout),
+                Event::Replaced => self.end(CloseCode::CloseReplaced, "the site has opened a newer session"),
+                Event::DrainedTooLong => return going_away(),
+            }
+            self.look_at_queue();
+        }
+        self.ended.take().unwrap_or_else(going_away)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "everything that a session waits for, in one place")]
+    async fn next_event(
+        &mut self,
+        sink: &mut SplitSink<WebSocket, Message>,
+        stream: &mut SplitStream<WebSocket>,
+        outcomes: &mut mpsc::UnboundedReceiver<Result<Vec<AppendOutcome>, AppendError>>,
+        catalogue: &mut watch::Receiver<u64>,
+        tick: &mut Interval,
+        (shutdown, replaced): (&Shutdown, &Shutdown),
+        drain_until: Option<Instant>,
+    ) -> Event {
+        let draining = drain_until.is_some();
+        let may_read = !draining && self.outbox.answers() < MAX_WAITING_ANSWERS;
+        let (has_frame, needs_flush) = (self.has_frame(), self.outbox.needs_flush());
+        let compression = self.machine.compression();
+        let may_scan = self.may_scan();
+        let scanning = &mut self.catching_up;
+        let page = async {
+            match scanning {
+                Some(catching_up) if may_scan => catching_up.next(compression).await,
+                Some(_) | None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled(), if !draining => Event::ShuttingDown,
+            () = replaced.cancelled() => Event::Replaced,
+            () = sleep_until(drain_until), if draining => Event::DrainedTooLong,
+            outcome = outcomes.recv() => Event::Outcomes(outcome),
+            _ = tick.tick() => Event::Tick,
+            event = poll_fn(|cx| poll_sink(sink, cx, has_frame, needs_flush)), if has_frame || needs_flush => event,
+            frame = stream.next(), if may_read => Event::Frame(frame),
+            changed = catalogue.changed() => match changed {
+                Ok(()) => Event::Catalogue,
+                Err(_) => Event::ShuttingDown,
+            },
+            () = self.queue.news() => Event::News,
+            step = page => Event::Page(step),
+        }
+    }
+
+    /// A WebSocket message, or the end of them.
+    async fn frame(&mut self, frame: Option<Result<Message, axum::Error>>) {
+        let effects = match frame {
+            Some(Ok(Message::Binary(bytes))) => {
+                metrics::received(bytes.len());
+                match decode_peer_frame(bytes, self.machine.max_frame_bytes()) {
+                    Ok(framed) => self.machine.receive(framed.message),
+                    Err(error) => {
+                        metrics::malformed_frame();
+                        self.machine.malformed(&error)
+                    }
+                }
+            }
+            // A Pong to it is queued already; it leaves with the next flush.
+            Some(Ok(Message::Ping(_))) => return self.outbox.flush(),
+            Some(Ok(Message::Pong(_))) => return,
+            Some(Ok(Message::Text(_))) => {
+                metrics::malformed_frame();
+                self.machine.close(pb::Close::new(CloseCode::CloseProtocolError, "frames are binary messages"))
+            }
+            Some(Err(error)) => {
+                metrics::malformed_frame();
+                self.machine.close(pb::Close::new(CloseCode::CloseProtocolError, error.to_string()))
+            }
+            Some(Ok(Message::Close(_))) | None => {
+                self.machine.close(pb::Close::new(CloseCode::CloseDone, "the connection ended"))
+            }
+        };
+        self.perform(effects).await;
+    }
+
+    /// Carries out what a message of the peer asks for.
+    async fn perform(&mut self, effects: Vec<GatewayEffect>) {
+        for effect in effects {
+            match effect {
+                GatewayEffect::Append(transactions) => self.append(transactions).await,
+                GatewayEffect::Subscribe(subscribe) => self.subscribe(subscribe).await,
+                GatewayEffect::Unsubscribe(id) => self.unsubscribe(id),
+                GatewayEffect::Renew(token) => self.renew(token),
+                effect @ (GatewayEffect::Send(_)
+                | GatewayEffect::Close(_)
+                | GatewayEffect::Resume
+                | GatewayEffect::Admit(_)) => self.answer(vec![effect]),
+            }
+        }
+    }
+
+    /// Carries out effects that need nothing but the outbox.
+    fn answer(&mut self, effects: Vec<GatewayEffect>) {
+        for effect in effects {
+            match effect {
+                GatewayEffect::Send(message) => {
+                    let frame = encode_frame(&message, self.machine.compression()).message;
+                    match message.message {
+                        Some(pb::FromGateway::CaughtUp(_)) => self.outbox.answer_after_documents(frame),
+                        Some(_) | None => self.outbox.answer(frame),
+                    }
+                }
+                GatewayEffect::Close(close) => {
+                    self.ended.get_or_insert(close);
+                }
+                // Pages and live changes are made when there is credit; the Hello was taken before.
+                GatewayEffect::Resume | GatewayEffect::Admit(_) => {}
+                // Only answers to messages of the peer, which go through `perform`.
+                GatewayEffect::Append(_)
+                | GatewayEffect::Subscribe(_)
+                | GatewayEffect::Unsubscribe(_)
+                | GatewayEffect::Renew(_) => {}
+            }
+        }
+    }
+
+    fn end(&mut self, code: CloseCode, message: &str) {
+        let effects = self.machine.close(pb::Close::new(code, message));
+        self.answer(effects);
+    }
+
+    /// The store cannot be read: nothing that the peer did.
+    fn unavailable(&mut self, error: &TablesError) {
+        tracing::warn!(%error, session = self.name, "documents cannot be read; the session is closed");
+        self.end(CloseCode::CloseUnavailable, "documents cannot be read now");
+    }
+
+    fn gone(&mut self, result: Result<(), axum::Error>) {
+        if result.is_err() {
+            self.end(CloseCode::CloseDone, "the connection broke");
+        }
+    }
+
+    fn tick(&mut self, heard: Instant, idle: Duration) {
+        let silence = heard.elapsed();
+        if silence >= idle {
+            return self.end(CloseCode::CloseTimeout, "nothing was heard for too long");
+        }
+        if self.expires_at_ms != 0 && self.gateway.context.clock.now_ms() >= self.expires_at_ms {
+            return self.end(CloseCode::CloseTokenExpired, "the access token has expired");
+        }
+        if silence >= idle / 2 {
+            self.outbox.ping();
+        }
+        self.tell_cursor();
+    }
+
+    /// After the last message: nothing of the session stays anywhere.
+    fn leave(&self) {
+        self.app.hub.detach_all(self.number);
+        self.app.leave(self.machine.site(), self.number);
+    }
+}
+
+fn going_away() -> pb::Close {
+    pb::Close::new(CloseCode::CloseGoingAway, "the gateway is shutting down; connect again")
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period.max(Duration::from_millis(10)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Whether the socket takes a frame, or has sent all of them.
+fn poll_sink(
+    sink: &mut SplitSink<WebSocket, Message>,
+    cx: &mut Context<'_>,
+    has_frame: bool,
+    needs_flush: bool,
+) -> Poll<Event> {
+    if has_frame && let Poll::Ready(ready) = sink.poll_ready_unpin(cx) {
+        return Poll::Ready(Event::Writable(ready));
+    }
+    match needs_flush {
+        true => sink.poll_flush_unpin(cx).map(Event::Flushed),
+        false => Poll::Pending,
+    }
+}
+
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A frame for the socket.
+fn binary(frame: Bytes) -> Message {
+    Message::Binary(frame)
+}

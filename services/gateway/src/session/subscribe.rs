@@ -1,0 +1,225 @@
+//! Subscriptions of a session: opening, catching up one group after the other, and going live.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bigpeer_crdt::{DocId, Object, Value};
+use bigpeer_protocol::pb::{self, CloseCode, RefuseCode};
+use bigpeer_tables::TablesError;
+use bigpeer_types::Lsn;
+use bigpeer_types::limits::MAX_STATEMENT_BYTES;
+
+use super::Session;
+use super::catch_up::{CatchUp, Member, Since, Step};
+use crate::hub::Matcher;
+use crate::metrics;
+use crate::rules::{self, Allowed};
+
+/// How long the tail may take to show what another gateway has shown.
+const TAIL_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Session {
+    pub(super) async fn subscribe(&mut self, subscribe: pb::Subscribe) {
+        let id = subscribe.id;
+        let plan = match arguments(&subscribe).and_then(|arguments| rules::bind(&subscribe.query, &arguments)) {
+            Ok(plan) => plan,
+            Err(message) => return self.refuse(id, RefuseCode::RefuseInvalidQuery, message),
+        };
+        let read = self.rules.read(plan.collection());
+        if matches!(read, Allowed::Nothing) {
+            let message = format!("the permissions do not allow to read '{}'", plan.collection());
+            return self.refuse(id, RefuseCode::RefuseForbidden, message);
+        }
+        let matcher = Arc::new(Matcher::new(plan, read));
+        let effects = self.machine.subscribed(id, matcher.scope());
+        self.answer(effects);
+        let since = match self.since(subscribe.resume, &matcher).await {
+            Ok(since) => since,
+            Err(close) => return self.end(close.code(), &close.message),
+        };
+        self.subscriptions.insert(id, Arc::clone(&matcher));
+        let member = Member { id, matcher, since: since.clone().unwrap_or_default() };
+        if since.is_none() {
+            metrics::resync();
+            let effects = self.machine.resync(&[id]);
+            self.answer(effects);
+        }
+        self.waiting.push(member);
+    }
+
+    fn refuse(&mut self, id: u32, code: RefuseCode, message: String) {
+        let effects = self.machine.refused(id, code, message);
+        self.answer(effects);
+    }
+
+    /// Where the subscription goes on; none if it has to start again.
+    async fn since(&mut self, resume: Option<pb::Resume>, matcher: &Matcher) -> Result<Option<Since>, pb::Close> {
+        let Some(resume) = resume else { return Ok(Some(Since::default())) };
+        let lsn = resume.lsn.map_or(Lsn::ZERO, Lsn::from);
+        if lsn == Lsn::ZERO {
+            return Ok(Some(Since::default()));
+        }
+        if resume.scope != matcher.scope() {
+            return Ok(None);
+        }
+        let position = match &*resume.position {
+            [] => None,
+            key => Some(DocId::from_key(key).map_err(|error| {
+                pb::Close::new(CloseCode::CloseProtocolError, format!("Resume.position is no document's key: {error}"))
+            })?),
+        };
+        if lsn > self.app.hub.position() {
+            // Another gateway may be ahead of this one; but nobody is ahead of the log.
+            let unavailable = || pb::Close::new(CloseCode::CloseUnavailable, "the log cannot be read now");
+            let head = self.gateway.context.log.head(&self.app.id).await.map_err(|_| unavailable())?;
+            if lsn > head {
+                return Ok(None);
+            }
+            let reached = tokio::time::timeout(TAIL_TIMEOUT, self.app.hub.reached(lsn)).await;
+            reached.map_err(|_| unavailable())?;
+        }
+        Ok(Some(Since { lsn, position }))
+    }
+
+    pub(super) fn unsubscribe(&mut self, id: u32) {
+        self.app.hub.detach(self.number, id);
+        self.subscriptions.remove(&id);
+        self.waiting.retain(|member| member.id != id);
+        if self.catching_up.as_mut().is_some_and(|catching_up| catching_up.remove(id)) {
+            self.catching_up = None;
+            self.outbox.drop_page();
+        }
+    }
+
+    /// Whether the catch-up may look for the next page.
+    pub(super) fn may_scan(&self) -> bool {
+        self.catching_up.is_some() && !self.outbox.has_page() && self.machine.may_send_documents()
+    }
+
+    /// After every event: what the hub has said, and what may begin.
+    pub(super) fn look_at_queue(&mut self) {
+        if self.queue.has_failed() {
+            return self.end(CloseCode::CloseUnavailable, "the store has stopped");
+        }
+        if let Some(lagged_at) = self.lagged_at.take() {
+            for (id, since) in self.machine.put_back() {
+                if let Some(matcher) = self.subscriptions.get(&id) {
+                    let since = Since { lsn: since.max(lagged_at), position: None };
+                    self.waiting.push(Member { id, matcher: Arc::clone(matcher), since });
+                }
+            }
+        }
+        if self.catching_up.is_none() && self.machine.is_open() {
+            self.start();
+        }
+    }
+
+    /// Begins to catch up with the first that waits, and all that go the same way.
+    fn start(&mut self) {
+        let Some(first) = self.waiting.first() else { return };
+        let (collection, since) = (first.matcher.collection().clone(), first.since.clone());
+        let same = |member: &Member| *member.matcher.collection() == collection && member.since == since;
+        let members: Vec<Member> = self.waiting.iter().filter(|member| same(member)).cloned().collect();
+        let long = since.lsn == Lsn::ZERO || since.position.is_some();
+        let snapshot = if long {
+            // Nothing is queued meanwhile; what changes until the end is a second, short catch-up.
+            self.app.hub.snapshot()
+        } else {
+            let listeners: Vec<_> = members.iter().map(|member| (member.id, Arc::clone(&member.matcher))).collect();
+            match self.app.hub.attach(&self.queue, &listeners) {
+                Ok(snapshot) => snapshot,
+                // What is queued must go first; then this is tried again.
+                Err(crate::hub::Lagged) => return,
+            }
+        };
+        self.waiting.retain(|member| !same(member));
+        self.catching_up = CatchUp::new(members, snapshot, !long);
+    }
+
+    /// What the catch-up came up with.
+    pub(super) fn step(&mut self, step: Result<Step, TablesError>) {
+        match step {
+            Ok(Step::Page(page, documents)) => {
+                metrics::caught_up_documents(documents);
+                self.outbox.page(page);
+            }
+            Ok(Step::Done) => self.caught_up(),
+            Ok(Step::Resync) => self.start_again(),
+            Err(error) => self.unavailable(&error),
+        }
+    }
+
+    fn caught_up(&mut self) {
+        let Some(done) = self.catching_up.take() else { return };
+        if done.is_attached() {
+            let ids: Vec<u32> = done.members().iter().map(|member| member.id).collect();
+            let effects = self.machine.caught_up(&ids, done.lsn());
+            self.answer(effects);
+            return;
+        }
+        let since = Since { lsn: done.lsn(), position: None };
+        // Before others: what has changed meanwhile grows.
+        let members = done.members().iter().map(|member| Member { since: since.clone(), ..member.clone() });
+        self.waiting.splice(0..0, members);
+    }
+
+    /// First syncs for those that are catching up: a cursor is not enough.
+    fn start_again(&mut self) {
+        let Some(broken) = self.catching_up.take() else { return };
+        self.outbox.drop_page();
+        let ids: Vec<u32> = broken.members().iter().map(|member| member.id).collect();
+        for id in ids {
+            self.resync(id);
+        }
+    }
+
+    /// Lets a subscription start from nothing.
+    pub(super) fn resync(&mut self, id: u32) {
+        let Some(matcher) = self.subscriptions.get(&id).cloned() else { return };
+        metrics::resync();
+        self.app.hub.detach(self.number, id);
+        let effects = self.machine.resync(&[id]);
+        self.answer(effects);
+        let effects = self.machine.subscribed(id, matcher.scope());
+        self.answer(effects);
+        self.waiting.push(Member { id, matcher, since: Since::default() });
+    }
+
+    /// The permissions have changed: what may be read decides anew, from a snapshot.
+    pub(super) fn rules_changed(&mut self) {
+        let ids: Vec<u32> = self.subscriptions.keys().copied().collect();
+        for id in ids {
+            let Some(matcher) = self.subscriptions.get(&id).cloned() else { continue };
+            let read = self.rules.read(matcher.collection());
+            if read.text() == matcher.rule().text() {
+                continue;
+            }
+            if matches!(read, Allowed::Nothing) {
+                self.unsubscribe(id);
+                let message = format!("the permissions do not allow to read '{}' any more", matcher.collection());
+                self.refuse(id, RefuseCode::RefuseForbidden, message);
+                continue;
+            }
+            // Out of whatever it is doing now.
+            self.unsubscribe(id);
+            self.subscriptions.insert(id, Arc::new(matcher.with_rule(read)));
+            self.resync(id);
+        }
+    }
+}
+
+/// The arguments of a query: a JSON object, or nothing.
+fn arguments(subscribe: &pb::Subscribe) -> Result<Object, String> {
+    if subscribe.query.len() + subscribe.arguments_json.len() > MAX_STATEMENT_BYTES {
+        return Err(format!("the query and its arguments have more than {MAX_STATEMENT_BYTES} bytes"));
+    }
+    if subscribe.arguments_json.is_empty() {
+        return Ok(Object::default());
+    }
+    let json = serde_json::from_str(&subscribe.arguments_json)
+        .map_err(|error| format!("the arguments are not JSON: {error}"))?;
+    match Value::from_json(json).map_err(|error| error.to_string())? {
+        Value::Object(object) => Ok(object),
+        _ => Err("the arguments must be a JSON object".to_owned()),
+    }
+}
