@@ -47,7 +47,7 @@ pub enum AppendOutcome {
     },
     /// A key of `unchanged` was written after the position given for it; nothing was written, and `seq` is not used up.
     Conflict {
-        /// The first such key.
+        /// One such key.
         key: ConflictKey,
     },
     /// A position in `unchanged` is older than what the log remembers of writes; nothing was written, and `seq` is not

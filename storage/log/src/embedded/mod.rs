@@ -33,6 +33,8 @@ mod scan;
 mod segments;
 mod settings;
 mod shared;
+#[cfg(feature = "conformance")]
+pub mod sim_disk;
 mod state;
 mod writer;
 
@@ -56,7 +58,7 @@ use crate::{
 };
 use disk::{Disk, LocalDisk};
 use index::Found;
-use maintenance::Job;
+use maintenance::{Job, Maintenance, Worker};
 use recovery::Recovered;
 use shared::Shared;
 use writer::{BATCH_BYTES, Request, Writer};
@@ -86,14 +88,18 @@ impl EmbeddedLog {
             action: "making its directory".to_owned(),
             source,
         })?;
-        Self::open_on(Arc::new(disk), settings)
+        Self::start(&(Arc::new(disk) as Arc<dyn Disk>), settings, true)
     }
 
-    /// As [`Self::open`], on a disk of one's own: how tests make it fail.
+    /// As [`Self::open`], on a disk of one's own, with all work done by one thread: how tests make each operation fail.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open_on(disk: Arc<dyn Disk>, settings: EmbeddedSettings) -> Result<Self, OpenError> {
+    pub fn open_on(disk: &Arc<dyn Disk>, settings: EmbeddedSettings) -> Result<Self, OpenError> {
+        Self::start(disk, settings, false)
+    }
+
+    fn start(disk: &Arc<dyn Disk>, settings: EmbeddedSettings, in_background: bool) -> Result<Self, OpenError> {
         let error =
             |action: &str, source| OpenError::Io { dir: disk.path().to_owned(), action: action.to_owned(), source };
         let lock = disk.lock().map_err(|source| match source.kind() {
@@ -101,42 +107,46 @@ impl EmbeddedLog {
             _ => error("locking it", source),
         })?;
         let Recovered { state, segments, active, log_id, first_segment, sequence } =
-            recovery::recover(&disk, &settings, &*settings.ids)?;
+            recovery::recover(disk, &settings, &*settings.ids)?;
         let apps: BTreeMap<_, _> = state.apps.iter().map(|app| (app.id.clone(), Arc::clone(&app.index))).collect();
-        let shared = Arc::new(Shared::new(Arc::clone(&disk), segments, apps, state.metadata.clone(), first_segment));
-        let (jobs, job_queue) = std_mpsc::channel();
-        let (requests, mut queue) = mpsc::channel(QUEUE);
+        let shared = Arc::new(Shared::new(Arc::clone(disk), segments, apps, state.metadata.clone(), first_segment));
+        let worker = Worker::new(Arc::clone(&shared), sequence);
+        let (mut maintenance, thread) = if in_background {
+            let (jobs, queue) = std_mpsc::channel();
+            let thread = Builder::new()
+                .name("log-maintenance".to_owned())
+                .spawn(move || worker.run(&queue))
+                .map_err(|source| error("starting its maintenance thread", source))?;
+            (Maintenance::Thread(jobs), Some(thread))
+        } else {
+            (Maintenance::Inline(worker), None)
+        };
+        maintenance.give(Job::Prepare);
         let writer = Writer {
             shared: Arc::clone(&shared),
             state,
             active,
             log_id,
-            jobs,
+            maintenance,
             clock: settings.clock,
             ids: settings.ids,
             recent: recent::Recent::new(settings.tail_bytes),
             buffer: Vec::new(),
             last_batch: 0,
         };
-        let maintained = Arc::clone(&shared);
-        let maintenance = Builder::new()
-            .name("log-maintenance".to_owned())
-            .spawn(move || maintenance::run(&maintained, &job_queue, sequence))
-            .map_err(|source| error("starting its maintenance thread", source))?;
-        // The thread lives as long as its queue has a sender: it cannot have ended.
-        let _ = writer.jobs.send(Job::Prepare);
-        let thread = Builder::new()
+        let (requests, mut queue) = mpsc::channel(QUEUE);
+        let writer = Builder::new()
             .name("log-writer".to_owned())
             .spawn(move || {
                 writer.run(&mut queue);
-                if maintenance.join().is_err() {
+                if thread.is_some_and(|thread| thread.join().is_err()) {
                     tracing::error!("the log's maintenance thread panicked");
                 }
                 // Only now may somebody else open the directory.
                 drop(lock);
             })
             .map_err(|source| error("starting its writer thread", source))?;
-        Ok(Self { shared, requests, thread: Mutex::new(Some(thread)) })
+        Ok(Self { shared, requests, thread: Mutex::new(Some(writer)) })
     }
 
     /// Stops taking appends, and returns when what was accepted is durable and the directory is unlocked. Everything

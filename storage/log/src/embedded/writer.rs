@@ -2,14 +2,14 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, mpsc as std_mpsc};
+use std::sync::{Arc, PoisonError};
 
 use bigpeer_types::{AppId, Clock, IdGenerator, Lsn, SiteId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::is_full;
 use super::format::{BATCH_HEADER_BYTES, BatchEncoder, RECORD_OVERHEAD_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::maintenance::Job;
+use super::maintenance::{Job, Maintenance};
 use super::segments::{ReadyFile, Segment};
 use super::shared::Shared;
 use super::state::LogState;
@@ -95,7 +95,7 @@ pub(crate) struct Writer {
     pub(crate) state: LogState,
     pub(crate) active: Active,
     pub(crate) log_id: [u8; 16],
-    pub(crate) jobs: std_mpsc::Sender<Job>,
+    pub(crate) maintenance: Maintenance,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdGenerator>,
     pub(crate) recent: super::recent::Recent,
@@ -238,8 +238,7 @@ impl Writer {
         self.buffer = bytes;
         let trimmed = batch.publish(&mut self.state, &self.shared, &mut self.recent, self.active.segment.header.number);
         if is_first {
-            // A thread that has ended does nothing any more, and needs no jobs.
-            let _ = self.jobs.send(Job::Prepare);
+            self.maintenance.give(Job::Prepare);
         }
         if is_first || trimmed {
             self.free();
@@ -297,7 +296,7 @@ impl Writer {
     }
 
     /// Has a checkpoint written, and then the segments freed in which nothing is needed any more.
-    fn free(&self) {
+    fn free(&mut self) {
         let active = self.active.segment.header.number;
         let oldest = self.state.apps.iter().filter_map(|app| app.index.oldest_segment()).min();
         let first = oldest.unwrap_or(active).min(active);
@@ -307,9 +306,7 @@ impl Writer {
             return;
         }
         let content = checkpoint::encode_content(self.log_id, first, &self.state);
-        if self.jobs.send(Job::Checkpoint { content, first_segment: first }).is_err() {
-            self.shared.checkpointing.store(false, Ordering::SeqCst);
-        }
+        self.maintenance.give(Job::Checkpoint { content, first_segment: first });
     }
 
     /// Marks that the log was closed: from then on, whatever is not whole before it is damage, not a torn tail.
