@@ -1,1 +1,74 @@
-//! The HTTP data API: DQL statements as requests
+//! The HTTP data API: DQL statements as requests. `POST /{app}/api/v4/store/execute` is strict, `/api/v5/…` is not.
+//!
+//! # Consistency
+//! A statement reads one snapshot. A mutation is one transaction: it is answered when the log has it durably and this
+//! process's own store shows it, so the next read sees it. What it decided on is checked by the log at the append, and the
+//! statement runs again on a newer snapshot when it changed meanwhile.
+//!
+//! # Crash safety
+//! The process keeps nothing: its site is new after every start, so no sequence number is ever used for two things.
+
+mod envelope;
+mod execute;
+mod metrics;
+mod read;
+mod rules;
+mod sequencer;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::post;
+use bigpeer_chassis::Catalogue;
+use bigpeer_log::TransactionLog;
+use bigpeer_tables::Stores;
+use bigpeer_types::{Clock, IdGenerator};
+use tokio::sync::Semaphore;
+
+pub use settings::ApiSettings;
+
+use sequencer::Writers;
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct ApiContext {
+    /// Who may do what.
+    pub catalogue: Arc<Catalogue>,
+    /// Where writes go.
+    pub log: Arc<dyn TransactionLog>,
+    /// Where reads come from.
+    pub stores: Arc<dyn Stores>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids of documents come from.
+    pub ids: Arc<dyn IdGenerator>,
+    /// Limits.
+    pub settings: ApiSettings,
+}
+
+impl std::fmt::Debug for ApiContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiContext").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// The context and what the routes share while they run.
+struct Api {
+    context: ApiContext,
+    writers: Writers,
+    slots: Semaphore,
+}
+
+/// The routes of the data API.
+pub fn router(context: ApiContext) -> Router {
+    let writers = Writers::new(Arc::clone(&context.log), Arc::clone(&context.catalogue), Arc::clone(&context.clock));
+    let slots = Semaphore::new(context.settings.max_concurrent_statements);
+    Router::new()
+        .route("/{app}/api/v4/store/execute", post(execute::v4))
+        .route("/{app}/api/v5/store/execute", post(execute::v5))
+        .with_state(Arc::new(Api { context, writers, slots }))
+}
