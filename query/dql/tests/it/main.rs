@@ -5,6 +5,7 @@
 
 mod store;
 
+mod guide;
 mod logic;
 mod properties;
 mod reading;
