@@ -22,7 +22,7 @@ use super::state::LogState;
 const MAGIC: [u8; 8] = *b"bpgckp\x00\x01";
 const HEADER_BYTES: usize = 20;
 /// What is reserved at first, and in multiples of what.
-const RESERVE_BYTES: u64 = 256 * 1024;
+const RESERVE_BYTES: u64 = 64 * 1024;
 
 /// A checkpoint that was read.
 #[derive(Debug)]

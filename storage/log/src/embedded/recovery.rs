@@ -50,6 +50,8 @@ pub(crate) fn recover(
     ids: &dyn IdGenerator,
 ) -> Result<Recovered, OpenError> {
     let errors = Errors(disk);
+    // A name that is there may be so in the operating system's memory only.
+    disk.sync_names().map_err(|error| errors.io("syncing it", error))?;
     let names = disk.list().map_err(|error| errors.io("listing it", error))?;
     for name in names.iter().filter(|name| name.ends_with(UNFINISHED_SUFFIX)) {
         disk.remove(name).map_err(|error| errors.io(&format!("removing {name}"), error))?;
@@ -219,7 +221,7 @@ fn replay(
             let reason = format!("the segment should start at version {expected}, not {}", header.first_version);
             return Err(errors.damage(&segment.name, Damage { offset: 0, reason }));
         }
-        bytes.resize(usize::try_from(header.file_bytes).unwrap_or(usize::MAX), 0);
+        bytes.resize(index(header.file_bytes), 0);
         segment.file.read_at(&mut bytes, 0).map_err(|error| io("reading", error))?;
         let until = live.get(&(number + 1)).map(|next| next.header.first_version);
         let found = scan::scan(&bytes, header, until, |scanned| {
@@ -236,14 +238,20 @@ fn replay(
         })
         .map_err(|damage| errors.damage(&segment.name, damage))?;
         if until.is_none() {
-            let rewrite =
-                &bytes[usize::try_from(found.last_batch).unwrap_or(0)..usize::try_from(found.offset).unwrap_or(0)];
-            segment.file.write_at(rewrite, found.last_batch).map_err(|error| io("writing", error))?;
+            // The header was written together with the first batch.
+            let is_first = found.last_batch == SEGMENT_HEADER_BYTES as u64;
+            let from = if is_first { 0 } else { found.last_batch };
+            let rewrite = bytes.get(index(from)..index(found.offset)).unwrap_or_default();
+            segment.file.write_at(rewrite, from).map_err(|error| io("writing", error))?;
             segment.file.sync().map_err(|error| io("syncing", error))?;
         }
         end = Some(found);
     }
     end.ok_or_else(|| errors.missing(first_segment))
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
 /// Makes errors of what goes wrong with one disk.

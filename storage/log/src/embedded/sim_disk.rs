@@ -384,8 +384,9 @@ impl DiskFile for SimFile {
         let file = &mut files[self.file];
         match result {
             Ok(()) => {
-                file.durable.clone_from(&file.current);
-                file.pending.clear();
+                for (offset, bytes) in file.pending.drain(..) {
+                    write_into(&mut file.durable, offset, &bytes);
+                }
             }
             // What the power's loss keeps is decided when it comes back.
             Err(Fault::PowerLoss) => {}
