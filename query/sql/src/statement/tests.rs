@@ -38,7 +38,7 @@ fn everything_else_is_refused_and_named() {
         ("DROP TABLE t", "DROP TABLE"),
         ("ALTER TABLE t ADD COLUMN a INT", "ALTER TABLE"),
         ("COPY (SELECT 1) TO '/tmp/x.csv'", "COPY"),
-        ("COPY t FROM '/etc/passwd'", "COPY"),
+        ("COPY t FROM '/etc/passwd'", "FROM"),
         ("SET datafusion.execution.batch_size = 1", "SET"),
         ("RESET datafusion.execution.batch_size", "RESET"),
         ("SHOW ALL", "SHOW ALL"),

@@ -1,0 +1,91 @@
+//! Limits: each is met, answered with its code, and leaves nothing behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use bigpeer_sql::SqlSettings;
+use object_store::memory::InMemory;
+use serde_json::{Value, json};
+
+use crate::world::{World, small_sql, small_tables};
+
+async fn limited(settings: SqlSettings) -> World {
+    World::with(Arc::new(InMemory::new()), small_tables(), settings).await
+}
+
+fn code(body: &[u8]) -> String {
+    serde_json::from_slice::<Value>(body).unwrap()["error"]["code"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_query_over_its_memory_fails_and_the_next_one_works() {
+    let world = limited(SqlSettings { query_memory_bytes: 1 << 20, ..small_sql() }).await;
+    let big = "SELECT value AS v, count(*) AS n FROM generate_series(1, 1000000) GROUP BY value ORDER BY n, v";
+    let (status, _, body) = world.post(json!({"query": big})).await;
+    assert_eq!((status, code(&body)), (StatusCode::PAYLOAD_TOO_LARGE, "too_large".to_owned()));
+    assert_eq!(world.context.running(), 0);
+    assert_eq!(world.rows("SELECT 1 AS one").await, json!([{"one": 1}]));
+}
+
+#[tokio::test]
+async fn a_query_over_its_time_is_stopped() {
+    let world = limited(SqlSettings { time_limit: Duration::from_millis(50), ..small_sql() }).await;
+    let endless = "SELECT count(*) FROM generate_series(1, 1000000000000) WHERE value % 7 = 8";
+    let (status, _, body) = world.post(json!({"query": endless})).await;
+    assert_eq!((status, code(&body)), (StatusCode::REQUEST_TIMEOUT, "timeout".to_owned()));
+    assert_eq!(world.context.running(), 0);
+}
+
+#[tokio::test]
+async fn queries_beyond_the_most_at_once_are_told_to_come_back() {
+    let settings = SqlSettings { max_concurrent: 1, queue_wait: Duration::ZERO, ..small_sql() };
+    let world = limited(settings).await;
+    let open = world.send(world.request(&json!({"query": "SELECT * FROM generate_series(1, 1000000000000)"}))).await;
+    assert_eq!((open.status(), world.context.running()), (StatusCode::OK, 1));
+    let (status, headers, body) = world.post(json!({"query": "SELECT 1"})).await;
+    assert_eq!((status, code(&body)), (StatusCode::TOO_MANY_REQUESTS, "too_many_requests".to_owned()));
+    assert!(headers.contains_key("retry-after"));
+    drop(open);
+    assert_eq!(world.context.running(), 0);
+    assert_eq!(world.rows("SELECT 1 AS one").await, json!([{"one": 1}]));
+}
+
+#[tokio::test]
+async fn a_transaction_that_does_not_come_is_not_found() {
+    let mut world = limited(SqlSettings { transaction_wait: Duration::ZERO, ..small_sql() }).await;
+    let lsn = world.put("c", 1, json!({"x": 1})).await;
+    for (version, status) in [(lsn.version, 200), (lsn.version + 1, 404)] {
+        let mut request = world.request(&json!({"query": "SELECT x FROM c"}));
+        request.headers_mut().insert("x-ditto-txn-id", version.into());
+        assert_eq!(world.send(request).await.status(), status, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_waits_for_the_transaction_that_it_names() {
+    let mut world = World::new().await;
+    let lsn = world.put("c", 1, json!({"x": 1})).await;
+    let mut request = world.request(&json!({"query": "SELECT count(*) AS n FROM c"}));
+    request.headers_mut().insert("x-ditto-txn-id", (lsn.version + 1).into());
+    let waiting = tokio::spawn({
+        let router = world.router();
+        async move { tower::ServiceExt::oneshot(router, request).await.unwrap() }
+    });
+    world.put("c", 2, json!({"x": 2})).await;
+    let answer = waiting.await.unwrap();
+    let body = axum::body::to_bytes(answer.into_body(), 1000).await.unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), json!([{"n": 2}]));
+}
+
+#[tokio::test]
+async fn the_deepest_query_that_is_let_in_does_not_end_the_stack() {
+    let mut world = World::new().await;
+    world.put("c", 1, json!({"x": 1})).await;
+    let chain = format!("SELECT x{} AS n FROM c", " + x".repeat(190));
+    assert_eq!(world.rows(&chain).await, json!([{"n": 191}]));
+    let unions = format!("SELECT count(*) AS n FROM (SELECT x FROM c{})", " UNION ALL SELECT x FROM c".repeat(100));
+    assert_eq!(world.rows(&unions).await, json!([{"n": 101}]));
+    let nested = format!("SELECT {}x{} AS n FROM c", "abs(".repeat(40), ")".repeat(40));
+    assert_eq!(world.rows(&nested).await, json!([{"n": 1}]));
+}

@@ -1,0 +1,11 @@
+//! SQL over whole apps: a log and an object store in memory, the tables over them, and the HTTP routes.
+
+#![allow(clippy::indexing_slicing, clippy::cast_possible_wrap, clippy::wildcard_enum_match_arm, reason = "tests")]
+
+mod docs;
+mod limits;
+mod model;
+mod queries;
+mod refusals;
+mod streams;
+mod world;

@@ -1,0 +1,212 @@
+//! An app with its truth in memory, a key for it, and the routes to ask it by.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::Response;
+use bigpeer_chassis::{ApiKeySpec, Catalogue, Permissions, finish_router};
+use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value as DocValue};
+use bigpeer_log::{AppendEntry, AppendOutcome, MemoryLog, TransactionLog};
+use bigpeer_sql::{SqlContext, SqlSettings, router};
+use bigpeer_tables::{DocumentStore, Stores, TablesSettings};
+use bigpeer_types::{AppId, Clock, CollectionName, Hlc, HlcClock, Lsn, ManualClock, SeededIds, SiteId};
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+pub(crate) struct World {
+    pub(crate) app: AppId,
+    pub(crate) key: String,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) context: SqlContext,
+    pub(crate) store: Arc<DocumentStore>,
+    stores: Arc<Apps>,
+    log: Arc<dyn TransactionLog>,
+    router: Router,
+    clock: HlcClock,
+    seq: u64,
+    documents: BTreeMap<(CollectionName, DocId), Document>,
+}
+
+#[derive(Default)]
+pub(crate) struct Apps(pub(crate) std::sync::Mutex<BTreeMap<AppId, Arc<DocumentStore>>>);
+
+impl Stores for Apps {
+    fn store(&self, app: &AppId) -> Option<Arc<DocumentStore>> {
+        self.0.lock().unwrap().get(app).cloned()
+    }
+}
+
+pub(crate) fn collection(name: &str) -> CollectionName {
+    CollectionName::new(name).unwrap()
+}
+
+/// Small files and row groups, so that few documents make many of them.
+pub(crate) fn small_tables() -> TablesSettings {
+    TablesSettings {
+        segment_bytes: 4_000,
+        row_group_bytes: 1_000,
+        row_group_rows: 16,
+        clock: Arc::new(ManualClock::new(1_700_000_000_000)),
+        ids: Arc::new(SeededIds::new(7)),
+        ..TablesSettings::default()
+    }
+}
+
+pub(crate) fn small_sql() -> SqlSettings {
+    SqlSettings { max_concurrent: 2, parallelism: 2.try_into().unwrap(), ..SqlSettings::default() }
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(Arc::new(InMemory::new()), small_tables(), small_sql()).await
+    }
+
+    pub(crate) async fn with(objects: Arc<dyn ObjectStore>, tables: TablesSettings, sql: SqlSettings) -> Self {
+        let log: Arc<dyn TransactionLog> = Arc::new(MemoryLog::new());
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1_700_000_000_000));
+        let catalogue =
+            Catalogue::open(Arc::clone(&log), Arc::clone(&clock), Arc::new(SeededIds::new(1))).await.unwrap();
+        let stores = Arc::new(Apps::default());
+        let context = SqlContext::new(Arc::clone(&stores) as _, Arc::clone(&catalogue), sql).unwrap();
+        let (app, key) = add_app(&catalogue, "main").await;
+        let store = DocumentStore::open(app.clone(), objects, Arc::clone(&log), tables).await.unwrap();
+        stores.0.lock().unwrap().insert(app.clone(), Arc::clone(&store));
+        let router = finish_router(router(context.clone()), Arc::clone(&clock), Arc::new(SeededIds::new(2)));
+        let clock = HlcClock::new(SiteId::new(1), Hlc::ZERO, clock);
+        let documents = BTreeMap::new();
+        Self { app, key, catalogue, context, store, stores, log, router, clock, seq: 0, documents }
+    }
+
+    /// A second app in the same process, with nothing in it but `collections` of one document each.
+    pub(crate) async fn another_app(&self, collections: &[&str]) -> (AppId, String) {
+        let (app, key) = add_app(&self.catalogue, "other").await;
+        let objects = Arc::new(InMemory::new());
+        let store = DocumentStore::open(app.clone(), objects, Arc::clone(&self.log), small_tables()).await.unwrap();
+        let mut builder = TransactionBuilder::new();
+        let mut clock = HlcClock::new(SiteId::new(9), Hlc::ZERO, Arc::new(ManualClock::new(1)));
+        for name in collections {
+            let mut editor = Editor::new(&Document::new(), &mut clock);
+            editor.insert(&Object::from_iter([("secret", DocValue::Int(1))]), ObjectMode::Map).unwrap();
+            builder.change(
+                &collection(name),
+                &DocId::from_value(&DocValue::Int(1)).unwrap(),
+                &editor.finish().unwrap(),
+            );
+        }
+        let lsn = append(&self.log, &app, SiteId::new(9), 1, builder).await;
+        store.wait_for(lsn).await.unwrap();
+        self.stores.0.lock().unwrap().insert(app.clone(), store);
+        (app, key)
+    }
+
+    /// One transaction: documents put (`Some`, JSON objects without `_id`) and deleted (`None`).
+    pub(crate) async fn write(&mut self, changes: &[(&str, Value, Option<Value>)]) -> Lsn {
+        let mut builder = TransactionBuilder::new();
+        let mut changed = BTreeMap::new();
+        for (name, id, fields) in changes {
+            let id = DocId::from_value(&DocValue::from_json(id.clone()).unwrap()).unwrap();
+            let key = (collection(name), id.clone());
+            let current = self.documents.get(&key).cloned().unwrap_or_default();
+            let mut editor = Editor::new(&current, &mut self.clock);
+            editor.delete();
+            if let Some(fields) = fields {
+                let fields = DocValue::from_json(fields.clone()).unwrap();
+                editor.insert(fields.as_object().unwrap(), ObjectMode::Map).unwrap();
+            }
+            let delta = editor.finish().unwrap();
+            let mut next = current;
+            next.join(&delta);
+            builder.change(&key.0, &id, &delta);
+            changed.insert(key, next);
+        }
+        self.documents.extend(changed);
+        self.seq += 1;
+        let lsn = append(&self.log, &self.app, SiteId::new(1), self.seq, builder).await;
+        self.store.wait_for(lsn).await.unwrap();
+        lsn
+    }
+
+    pub(crate) async fn put(&mut self, name: &str, id: impl Into<Value>, fields: Value) -> Lsn {
+        self.write(&[(name, id.into(), Some(fields))]).await
+    }
+
+    pub(crate) async fn flush(&self) {
+        self.store.writer().await.unwrap().flush().await.unwrap();
+    }
+
+    pub(crate) fn request(&self, body: &Value) -> Request<Body> {
+        let path = format!("/{}/sql", self.app);
+        let request = Request::post(path).header("authorization", format!("Bearer {}", self.key));
+        request.body(Body::from(body.to_string())).unwrap()
+    }
+
+    pub(crate) fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    pub(crate) async fn post(&self, body: Value) -> (StatusCode, HeaderMap, Vec<u8>) {
+        let (parts, body) = self.send(self.request(&body)).await.into_parts();
+        (parts.status, parts.headers, to_bytes(body, usize::MAX).await.unwrap().to_vec())
+    }
+
+    /// The rows of `query`.
+    pub(crate) async fn rows(&self, query: &str) -> Value {
+        self.rows_with(query, json!(null)).await
+    }
+
+    pub(crate) async fn rows_with(&self, query: &str, params: Value) -> Value {
+        let (status, _, body) = self.post(json!({"query": query, "params": params})).await;
+        let text = String::from_utf8_lossy(&body);
+        assert_eq!(status, StatusCode::OK, "{query}: {text}");
+        serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{query}: {error}: {text}"))
+    }
+
+    /// The error of `query`: status and body.
+    pub(crate) async fn error(&self, query: &str) -> (u16, Value) {
+        let (status, _, body) = self.post(json!({"query": query})).await;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        (status.as_u16(), serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{query}: {error}: {text}")))
+    }
+}
+
+async fn append(
+    log: &Arc<dyn TransactionLog>,
+    app: &AppId,
+    site: SiteId,
+    seq: u64,
+    builder: TransactionBuilder,
+) -> Lsn {
+    let payload = builder.finish().unwrap();
+    let entry = AppendEntry { site, seq, writes: Vec::new(), unchanged: Vec::new(), payload };
+    let outcome = log.append(app, vec![entry]).await.unwrap();
+    let [AppendOutcome::Applied(lsn)] = outcome.as_slice() else { panic!("{outcome:?}") };
+    *lsn
+}
+
+async fn add_app(catalogue: &Catalogue, name: &str) -> (AppId, String) {
+    let (tenant, name) = ("tenant".parse().unwrap(), name.parse().unwrap());
+    catalogue.create_tenant(&tenant).await.unwrap();
+    let app = catalogue.create_app(&tenant, &name).await.unwrap().id;
+    let key = add_key(catalogue, &app, "all", Permissions::all()).await;
+    (app, key)
+}
+
+pub(crate) async fn add_key(catalogue: &Catalogue, app: &AppId, name: &str, permissions: Permissions) -> String {
+    let spec = ApiKeySpec { permissions, expires_at_ms: None };
+    let mut changes = catalogue.changes();
+    let (_, secret) = catalogue.put_api_key(app, &name.parse().unwrap(), spec).await.unwrap();
+    let key = secret.unwrap().expose().to_owned();
+    while catalogue.authenticate_credential(app, &key).is_err() {
+        changes.changed().await.unwrap();
+    }
+    key
+}
