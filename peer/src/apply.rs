@@ -3,18 +3,19 @@
 //!
 //! # Consistency
 //! Documents join, so hearing something twice changes nothing. Two things do more than join. A **rejected** write is
-//! taken back: the document becomes the state that the server gave, joined with the later local changes. A
-//! **resynchronization** starts a document over: the server may have forgotten the tombstones that would have made old
-//! local content dead, so the first page state replaces what is here (local changes that are not known to be in the
-//! snapshot are joined again), and what no page named is dropped when it ends.
+//! taken back: the document becomes the state that the server gave, joined with the later local changes. And a **first
+//! sync** or **resynchronization** says what is there by what it names; see `first_sync.rs`.
+
+mod first_sync;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 
 use bigpeer_crdt::{DocId, Document};
 use bigpeer_dql::SelectPlan;
 use bigpeer_protocol::{PeerEffect, pb};
 use bigpeer_types::{CollectionName, Hlc, Lsn};
+
+pub(crate) use first_sync::prepare;
 
 use crate::local::{Evaluation, decode, parse_arguments};
 use crate::store::{StoredSubscription, Work};
@@ -50,8 +51,9 @@ struct Batch<'b, 'a> {
     evaluation: &'b Evaluation,
     /// Subscriptions with their plans; read when first needed, and again after they changed.
     plans: Option<Vec<(StoredSubscription, SelectPlan)>>,
-    resyncing: BTreeSet<SubscriptionId>,
-    /// Whether any document waits for its changes to be pushed before it goes.
+    /// Subscriptions whose first sync is not complete.
+    first_syncs: BTreeSet<SubscriptionId>,
+    /// Whether any document waits for its changes to come through before it goes.
     leaving: bool,
     /// Newest `Changes.through` that the cursors do not have yet.
     through: Option<Lsn>,
@@ -62,21 +64,22 @@ struct Batch<'b, 'a> {
 
 impl<'b, 'a> Batch<'b, 'a> {
     fn begin(work: &'b mut Work<'a>, ids: &'b SessionIds, evaluation: &'b Evaluation) -> Result<Self, PeerError> {
-        let resyncing = work.tables().resyncing()?;
+        let first_syncs = work.tables().first_syncs()?;
         let leaving = work.tables().any_leaving()?;
         let (plans, through, newest, applied) = (None, None, Hlc::ZERO, Applied::default());
-        Ok(Self { work, ids, evaluation, plans, resyncing, leaving, through, newest, applied })
+        Ok(Self { work, ids, evaluation, plans, first_syncs, leaving, through, newest, applied })
     }
 
     fn effect(&mut self, effect: PeerEffect) -> Result<(), PeerError> {
         match effect {
             PeerEffect::Apply { changes, .. } => self.changes(&changes),
             PeerEffect::Left { left, .. } => {
-                left.documents.iter().try_for_each(|document| self.left_document(document))
+                // Outside of any transaction: every local change may be later.
+                left.documents.iter().try_for_each(|document| self.left_document(Lsn::ZERO, document))
             }
             PeerEffect::CaughtUp { subscriptions, lsn } => self.caught_up(&subscriptions, lsn),
             PeerEffect::Resync { subscriptions } => {
-                self.session_ids(&subscriptions).into_iter().try_for_each(|id| self.begin_resync(id))
+                self.session_ids(&subscriptions).into_iter().try_for_each(|id| self.resync(id))
             }
             PeerEffect::Subscribed(subscribed) => {
                 let known = self.session_ids(&[subscribed.id]);
@@ -106,7 +109,8 @@ impl<'b, 'a> Batch<'b, 'a> {
             for change in &transaction.changes {
                 self.change(change)?;
             }
-            transaction.left.iter().try_for_each(|document| self.left_document(document))?;
+            let lsn = transaction.lsn.map_or(Lsn::ZERO, Lsn::from);
+            transaction.left.iter().try_for_each(|document| self.left_document(lsn, document))?;
         }
         if let Some(page) = &changes.page {
             self.page(page)?;
@@ -117,14 +121,18 @@ impl<'b, 'a> Batch<'b, 'a> {
 
     fn change(&mut self, change: &pb::Change) -> Result<(), PeerError> {
         let (collection, number) = self.collection(&change.collection)?;
-        match &change.content {
-            Some(pb::change::Content::Delta(state) | pb::change::Content::State(state)) => {
-                self.join(number, &change.id, state)?;
-                self.work.touch(&collection);
-            }
-            None => {}
+        let subscriptions = self.session_ids(&change.subscriptions);
+        // Without subscriptions it is the answer to a write of this peer: what became of a document that it has without
+        // being sent it. If it is gone by now, so be it.
+        let answer = change.subscriptions.is_empty();
+        if answer && self.work.tables().document(number, &change.id)?.is_none() {
+            return Ok(());
         }
-        self.stays(number, &change.id)
+        if let Some(pb::change::Content::Delta(state) | pb::change::Content::State(state)) = &change.content {
+            self.join(number, &change.id, state)?;
+            self.work.touch(&collection);
+        }
+        if answer { Ok(()) } else { self.stays(number, &change.id, &subscriptions) }
     }
 
     fn page(&mut self, page: &pb::Page) -> Result<(), PeerError> {
@@ -132,30 +140,22 @@ impl<'b, 'a> Batch<'b, 'a> {
         let subscriptions = self.session_ids(&page.subscriptions);
         self.newest = self.newest.max(Hlc::from_bits(page.clock));
         for state in &page.states {
-            let resyncing: Vec<SubscriptionId> = if self.resyncing.is_empty() {
-                Vec::new()
-            } else {
+            self.page_state(&collection, number, state)?;
+            if self.leaving || !self.first_syncs.is_empty() {
                 let named = self.session_ids(&state.subscriptions);
-                let of_state = if named.is_empty() { &subscriptions } else { &named };
-                of_state.iter().copied().filter(|id| self.resyncing.contains(id)).collect()
-            };
-            if resyncing.is_empty() {
-                self.join(number, &state.id, &state.state)?;
-            } else {
-                self.start_over(&collection, number, state, &resyncing)?;
+                self.stays(number, &state.id, if named.is_empty() { &subscriptions } else { &named })?;
             }
-            self.stays(number, &state.id)?;
         }
         if !page.states.is_empty() {
             self.work.touch(&collection);
         }
+        let snapshot = page.snapshot.map_or(Lsn::ZERO, Lsn::from);
         for left in &page.left {
             let named = self.session_ids(&left.subscriptions);
             let of_key = if named.is_empty() { &subscriptions } else { &named };
-            self.left(&collection, number, &left.id, of_key)?;
+            self.left(snapshot, &collection, number, &left.id, of_key)?;
         }
         if !page.position.is_empty() {
-            let snapshot = page.snapshot.map_or(Lsn::ZERO, Lsn::from);
             for id in &subscriptions {
                 self.work.set_page(*id, snapshot, &page.position)?;
             }
@@ -163,12 +163,26 @@ impl<'b, 'a> Batch<'b, 'a> {
         Ok(())
     }
 
-    /// Joins a state or a delta into the document. The first sight of a document costs one insert and no read.
-    fn join(&mut self, number: i64, key: &[u8], state: &[u8]) -> Result<(), PeerError> {
-        self.check(key, state)?;
-        if self.work.insert_document(number, key, state)? {
+    /// A document of a page. The first sight of it costs one insert and no read.
+    fn page_state(&mut self, collection: &CollectionName, number: i64, state: &pb::State) -> Result<(), PeerError> {
+        self.check(&state.id, &state.state)?;
+        if self.work.insert_document(number, &state.id, &state.state)? {
             return Ok(());
         }
+        if !self.first_syncs.is_empty() && self.work.tables().is_stale(number, &state.id)? {
+            return self.replace_stale(collection, number, state);
+        }
+        self.join_known(number, &state.id, &state.state)
+    }
+
+    /// Joins a state or a delta into the document, which may be new here.
+    fn join(&mut self, number: i64, key: &[u8], state: &[u8]) -> Result<(), PeerError> {
+        self.check(key, state)?;
+        if self.work.insert_document(number, key, state)? { Ok(()) } else { self.join_known(number, key, state) }
+    }
+
+    /// Joins into a document that is here.
+    fn join_known(&mut self, number: i64, key: &[u8], state: &[u8]) -> Result<(), PeerError> {
         let Some(known) = self.work.tables().document(number, key)? else {
             return Err(PeerError::Damaged("a document that is there and is not".to_owned()));
         };
@@ -192,37 +206,18 @@ impl<'b, 'a> Batch<'b, 'a> {
         Ok(())
     }
 
-    /// A page state of a resynchronization. It replaces what is here, unless something newer than the snapshot can have
-    /// come in by another way already.
-    fn start_over(
-        &mut self,
-        collection: &CollectionName,
-        number: i64,
-        state: &pb::State,
-        resyncing: &[SubscriptionId],
-    ) -> Result<(), PeerError> {
-        self.check(&state.id, &state.state)?;
-        let id = parse_id(&state.id)?;
-        let seen = self.work.tables().any_resync_has_seen(number, &state.id)?;
-        let document = decode(&state.state)?;
-        if seen || self.is_matched(collection, &id, &document, |subscription| !subscription.resync)? {
-            self.join(number, &state.id, &state.state)?;
-        } else {
-            self.reset(collection, number, &id, Some(document))?;
-        }
-        resyncing.iter().try_for_each(|subscription| self.work.resync_saw(*subscription, number, &state.id))
-    }
-
-    /// Makes the document `base` and the local changes that are not known to be in it; nothing if there is neither.
+    /// Makes the document `base` and the local changes that are not known to be in the log by `after`; nothing if there
+    /// is neither.
     fn reset(
         &mut self,
+        after: Lsn,
         collection: &CollectionName,
         number: i64,
         id: &DocId,
         base: Option<Document>,
     ) -> Result<(), PeerError> {
         let mut state = base;
-        for delta in self.work.tables().unpushed_deltas((collection, number), id)? {
+        for delta in self.work.tables().deltas_after(after, (collection, number), id)? {
             let document = state.get_or_insert_with(Document::new);
             document.join_encoded(&delta).map_err(|error| PeerError::Damaged(error.to_string()))?;
         }
@@ -234,16 +229,17 @@ impl<'b, 'a> Batch<'b, 'a> {
         Ok(())
     }
 
-    fn left_document(&mut self, left: &pb::LeftDocument) -> Result<(), PeerError> {
+    fn left_document(&mut self, lsn: Lsn, left: &pb::LeftDocument) -> Result<(), PeerError> {
         let (collection, number) = self.collection(&left.collection)?;
         let subscriptions = self.session_ids(&left.subscriptions);
-        self.left(&collection, number, &left.id, &subscriptions)
+        self.left(lsn, &collection, number, &left.id, &subscriptions)
     }
 
-    /// The document does not match `subscriptions` any more: it goes, unless another one matches it. With unpushed
-    /// changes it goes when those are pushed.
+    /// As of `lsn` the document does not match `subscriptions` any more: it goes, unless another one matches it. With local
+    /// changes that come later it goes when those have come through.
     fn left(
         &mut self,
+        lsn: Lsn,
         collection: &CollectionName,
         number: i64,
         key: &[u8],
@@ -254,7 +250,7 @@ impl<'b, 'a> Batch<'b, 'a> {
         if self.is_matched(collection, &id, &document, |other| !subscriptions.contains(&other.id))? {
             return Ok(());
         }
-        if self.work.tables().has_unpushed(number, key)? {
+        if self.work.tables().has_changes_after(lsn, number, key)? {
             self.leaving = true;
             return self.work.mark_leaving(number, key);
         }
@@ -262,9 +258,17 @@ impl<'b, 'a> Batch<'b, 'a> {
         self.work.remove_document(number, key)
     }
 
-    /// The document matches a subscription: it is not to go.
-    fn stays(&mut self, number: i64, key: &[u8]) -> Result<(), PeerError> {
-        if self.leaving { self.work.unmark_leaving(number, key) } else { Ok(()) }
+    /// The server has named the document as one that matches these subscriptions: it is not to go.
+    fn stays(&mut self, number: i64, key: &[u8], subscriptions: &[SubscriptionId]) -> Result<(), PeerError> {
+        if self.leaving {
+            self.work.unmark_leaving(number, key)?;
+        }
+        for subscription in subscriptions {
+            if self.first_syncs.contains(subscription) {
+                self.work.name(*subscription, number, key)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether one of the subscriptions that `which` picks matches the document.
@@ -291,21 +295,12 @@ impl<'b, 'a> Batch<'b, 'a> {
         Ok(self.plans.insert(plans))
     }
 
-    fn begin_resync(&mut self, subscription: SubscriptionId) -> Result<(), PeerError> {
-        self.advance()?;
-        self.work.begin_resync(subscription)?;
-        self.work.event(PeerEvent::Resync { subscription });
-        self.resyncing.insert(subscription);
-        self.plans = None;
-        Ok(())
-    }
-
     fn caught_up(&mut self, subscriptions: &[u32], lsn: Lsn) -> Result<(), PeerError> {
         // Cursors of the others first: what came through so far was not sent to these.
         self.advance()?;
         for subscription in self.session_ids(subscriptions) {
-            if self.resyncing.remove(&subscription) {
-                self.end_resync(subscription)?;
+            if self.first_syncs.remove(&subscription) {
+                self.end_first_sync(subscription, lsn)?;
             }
             self.work.set_cursor(subscription, lsn)?;
             if let Some(status) = self.work.status.subscriptions.get_mut(&subscription)
@@ -315,35 +310,8 @@ impl<'b, 'a> Batch<'b, 'a> {
                 self.work.event(PeerEvent::CaughtUp { subscription, lsn });
             }
         }
-        self.let_go(lsn)
-    }
-
-    /// Drops what the resynchronization has not named.
-    fn end_resync(&mut self, subscription: SubscriptionId) -> Result<(), PeerError> {
-        let stored = self.work.tables().subscription(subscription)?;
-        let Some(stored) = stored else { return Ok(()) };
-        let (_, plan) = plan_of(stored, self.evaluation)?;
-        let collection = plan.collection().clone();
-        let number = self.work.number_of(&collection)?;
-        let mut unnamed = Vec::new();
-        let tables = self.work.tables();
-        tables.scan_documents(number, |key, state| {
-            if !tables.resync_has_seen(subscription, number, key)? {
-                let (id, document) = (parse_id(key)?, decode(state)?);
-                if !document.is_visible() || plan.matches(&id, &document) {
-                    unnamed.push((id, document));
-                }
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        for (id, document) in unnamed {
-            if !self.is_matched(&collection, &id, &document, |other| other.id != subscription && !other.resync)? {
-                self.reset(&collection, number, &id, None)?;
-            }
-        }
-        self.work.end_resync(subscription)?;
-        self.plans = None;
-        self.work.forget_acknowledged()
+        self.let_go(lsn)?;
+        self.work.forget_passed()
     }
 
     /// Moves the cursors of the live subscriptions to what has come through.
@@ -354,16 +322,16 @@ impl<'b, 'a> Batch<'b, 'a> {
         for subscription in live {
             self.work.set_cursor(subscription, through)?;
         }
-        self.let_go(through)
+        self.let_go(through)?;
+        self.work.forget_passed()
     }
 
-    /// Documents that left and had unpushed changes go once the changes are in the log, and what the log made of them
-    /// has come through without bringing them back.
+    /// Documents that left and had later local changes go when those have come through without bringing them back.
     fn let_go(&mut self, through: Lsn) -> Result<(), PeerError> {
-        if !self.leaving || self.work.status.acknowledged_lsn.is_some_and(|lsn| lsn > through) {
+        if !self.leaving {
             return Ok(());
         }
-        for (collection, number, id) in self.work.tables().ready_to_leave()? {
+        for (collection, number, id) in self.work.tables().ready_to_leave(through)? {
             self.work.remove_document(number, id.as_key())?;
             self.work.unmark_leaving(number, id.as_key())?;
             self.work.touch(&collection);
@@ -397,7 +365,7 @@ impl<'b, 'a> Batch<'b, 'a> {
                 }
                 None => None,
             };
-            self.reset(collection, *number, id, base)?;
+            self.reset(Lsn::ZERO, collection, *number, id, base)?;
         }
         if rejected.incomplete {
             self.distrust(documents.iter().map(|(collection, _, _)| collection))?;
@@ -417,7 +385,7 @@ impl<'b, 'a> Batch<'b, 'a> {
         let of_collection = self.plans()?.iter().filter(|(_, plan)| collections.contains(plan.collection()));
         let subscriptions: Vec<SubscriptionId> = of_collection.map(|(subscription, _)| subscription.id).collect();
         for subscription in subscriptions {
-            self.begin_resync(subscription)?;
+            self.resync(subscription)?;
             self.applied.start_over.insert(subscription);
         }
         Ok(())

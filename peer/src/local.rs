@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bigpeer_crdt::{DocId, Document, TransactionBuilder, Value};
 use bigpeer_dql::{DeletePlan, DqlError, Flow, InsertPlan, Mode, Mutation, Plan, SelectPlan, Statement, UpdatePlan};
-use bigpeer_types::{Clock, CollectionName, HlcClock, IdGenerator};
+use bigpeer_types::{Clock, CollectionName, HlcClock, IdGenerator, Lsn};
 
 use crate::store::{Tables, Work};
 use crate::{Params, PeerError, PeerSettings};
@@ -236,7 +236,7 @@ impl<'w, 'a> WriteTransaction<'w, 'a> {
                 continue;
             }
             let in_this = self.deltas.contains_key(&(collection.clone(), id.clone()));
-            if in_this || self.work.tables().has_unpushed(number, id.as_key())? {
+            if in_this || self.work.tables().has_changes_after(Lsn::ZERO, number, id.as_key())? {
                 result.warnings.push(format!("{id:?} has changes that are not pushed yet, and stays"));
             } else {
                 self.work.remove_document(number, id.as_key())?;

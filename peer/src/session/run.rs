@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{After, Backoff, Endpoint, Link, Login, after_close, log_in, refresh};
-use crate::apply::{Applied, SessionIds, apply};
+use crate::apply::{Applied, SessionIds, apply, prepare};
 use crate::local::Evaluation;
 use crate::signals::Signals;
 use crate::store::{Durability, Store, Token, Unpushed};
@@ -434,10 +434,9 @@ impl<'r> Active<'r> {
         if missing.is_empty() {
             return Ok(());
         }
-        let stored = self.runner.store.read(move |tables| {
-            missing.iter().filter_map(|id| tables.subscription(*id).transpose()).collect::<Result<Vec<_>, _>>()
-        });
-        for subscription in stored.await? {
+        let evaluation = self.runner.evaluation.clone();
+        let change = move |work: &mut crate::store::Work<'_>| prepare(work, &missing, &evaluation);
+        for subscription in self.runner.store.write(Durability::Process, change).await? {
             self.last_name += 1;
             let id = self.last_name;
             let resume = match (subscription.page, subscription.cursor) {

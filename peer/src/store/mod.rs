@@ -14,6 +14,7 @@
 //! the same SQLite transaction, and is asked for again. A killed process loses nothing.
 
 mod documents;
+mod first_sync;
 mod lock;
 mod meta;
 mod pending;

@@ -1,4 +1,5 @@
-//! The tables `unpushed`, `unpushed_changes` and `leaving`: local transactions on their way to the server.
+//! The tables `unpushed`, `unpushed_changes` and `leaving`: local transactions on their way to the server, until the
+//! server's own stream has come past them.
 
 use bigpeer_crdt::{DocId, Transaction};
 use bigpeer_types::{CollectionName, Lsn};
@@ -48,25 +49,28 @@ impl Tables<'_> {
         Ok(found)
     }
 
-    /// Whether the document has unpushed changes.
-    pub(crate) fn has_unpushed(&self, collection: i64, id: &[u8]) -> Result<bool, PeerError> {
-        let mut query = self
-            .connection
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM unpushed_changes WHERE collection = ?1 AND id = ?2)")?;
-        Ok(query.query_row(params![collection, id], |row| row.get(0))?)
+    /// Whether the document has local changes that are not known to stand in the log at or before `after`.
+    pub(crate) fn has_changes_after(&self, after: Lsn, collection: i64, id: &[u8]) -> Result<bool, PeerError> {
+        let mut query = self.connection.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM unpushed_changes JOIN unpushed USING (seq)
+             WHERE collection = ?1 AND id = ?2 AND (lsn IS NULL OR lsn > ?3))",
+        )?;
+        Ok(query.query_row(params![collection, id, after.to_bytes().as_slice()], |row| row.get(0))?)
     }
 
-    /// The document's unpushed deltas, oldest first.
-    pub(crate) fn unpushed_deltas(
+    /// The document's deltas, oldest first, that are not known to stand in the log at or before `after`.
+    pub(crate) fn deltas_after(
         &self,
+        after: Lsn,
         collection: (&CollectionName, i64),
         id: &DocId,
     ) -> Result<Vec<Bytes>, PeerError> {
         let mut query = self.connection.prepare_cached(
             "SELECT payload FROM unpushed_changes JOIN unpushed USING (seq)
-             WHERE collection = ?1 AND id = ?2 ORDER BY seq",
+             WHERE collection = ?1 AND id = ?2 AND (lsn IS NULL OR lsn > ?3) ORDER BY seq",
         )?;
-        let payloads = query.query_map(params![collection.1, id.as_key()], |row| row.get::<_, Vec<u8>>(0))?;
+        let of_row = |row: &rusqlite::Row<'_>| row.get::<_, Vec<u8>>(0);
+        let payloads = query.query_map(params![collection.1, id.as_key(), after.to_bytes().as_slice()], of_row)?;
         let mut deltas = Vec::new();
         for payload in payloads {
             let transaction = decode(payload?)?;
@@ -96,13 +100,15 @@ impl Tables<'_> {
         Ok(query.query_row([], |row| row.get(0))?)
     }
 
-    /// Documents that left, and have nothing unpushed any more.
-    pub(crate) fn ready_to_leave(&self) -> Result<Vec<ChangedDocument>, PeerError> {
+    /// Documents that left, and whose local changes all stand in the log at or before `through`.
+    pub(crate) fn ready_to_leave(&self, through: Lsn) -> Result<Vec<ChangedDocument>, PeerError> {
         let mut query = self.connection.prepare_cached(
-            "SELECT collection, id FROM leaving WHERE NOT EXISTS (SELECT 1 FROM unpushed_changes
-             WHERE unpushed_changes.collection = leaving.collection AND unpushed_changes.id = leaving.id)",
+            "SELECT collection, id FROM leaving WHERE NOT EXISTS (
+             SELECT 1 FROM unpushed_changes JOIN unpushed USING (seq) WHERE (lsn IS NULL OR lsn > ?1)
+             AND unpushed_changes.collection = leaving.collection AND unpushed_changes.id = leaving.id)",
         )?;
-        let rows = query.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+        let of_row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?));
+        let rows = query.query_map([through.to_bytes().as_slice()], of_row)?;
         rows.map(|row| {
             let (number, key) = row?;
             Ok((self.collection_name(number)?, number, parse_id(&key)?))
@@ -131,22 +137,37 @@ impl Work<'_> {
         Ok(seq)
     }
 
-    /// The server answers for everything up to `seq`: nothing of it needs to be pushed again.
+    /// The server answers for everything up to `seq`, which stands in the log at or before `lsn`: nothing of it needs to be
+    /// pushed again.
     pub(crate) fn acknowledge(&mut self, seq: u64, lsn: Option<Lsn>) -> Result<(), PeerError> {
         self.set_acknowledged(seq, lsn)?;
         self.status.unpushed = self.tables.count_unpushed(self.status.acknowledged)?;
-        self.forget_acknowledged()
+        if let Some(lsn) = lsn {
+            self.tables
+                .connection
+                .prepare_cached("UPDATE unpushed SET lsn = ?2 WHERE seq <= ?1 AND lsn IS NULL")?
+                .execute(params![seq.cast_signed(), lsn.to_bytes().as_slice()])?;
+        }
+        self.forget_passed()
     }
 
-    /// Drops transactions that the server answers for, unless a resynchronization runs: its snapshot may be older than
-    /// they are, and would take them back.
-    pub(crate) fn forget_acknowledged(&mut self) -> Result<(), PeerError> {
-        let (connection, seq) = (self.tables.connection, self.status.acknowledged.cast_signed());
-        if self.tables.is_resyncing()? {
-            return Ok(());
+    /// Drops transactions that the server answers for and that every subscription's cursor has passed. Until then they are
+    /// needed: what the server sends of earlier positions does not know of them, and of a peer's own changes it sends
+    /// nothing.
+    pub(crate) fn forget_passed(&mut self) -> Result<(), PeerError> {
+        let awaited = self.status.subscriptions.values().filter(|subscription| subscription.refused.is_none());
+        // A subscription without a cursor has passed nothing; without subscriptions nothing is sent.
+        let passed = awaited.map(|subscription| subscription.cursor.unwrap_or(Lsn::ZERO)).min().unwrap_or(Lsn::MAX);
+        let connection = self.tables.connection;
+        let newest: Option<i64> = connection
+            .prepare_cached("SELECT MAX(seq) FROM unpushed WHERE seq <= ?1 AND lsn <= ?2")?
+            .query_row(params![self.status.acknowledged.cast_signed(), passed.to_bytes().as_slice()], |row| {
+                row.get(0)
+            })?;
+        if let Some(newest) = newest {
+            connection.prepare_cached("DELETE FROM unpushed_changes WHERE seq <= ?1")?.execute([newest])?;
+            connection.prepare_cached("DELETE FROM unpushed WHERE seq <= ?1")?.execute([newest])?;
         }
-        connection.prepare_cached("DELETE FROM unpushed WHERE seq <= ?1")?.execute([seq])?;
-        connection.prepare_cached("DELETE FROM unpushed_changes WHERE seq <= ?1")?.execute([seq])?;
         Ok(())
     }
 
@@ -159,7 +180,7 @@ impl Work<'_> {
         self.acknowledge(seq, None)
     }
 
-    /// Remembers that the document is to be removed when its changes are pushed.
+    /// Remembers that the document is to be removed when its changes have come through.
     pub(crate) fn mark_leaving(&mut self, collection: i64, id: &[u8]) -> Result<(), PeerError> {
         let mut insert = self
             .tables

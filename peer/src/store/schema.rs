@@ -25,31 +25,32 @@ CREATE TABLE documents (
     collection INTEGER NOT NULL, id BLOB NOT NULL, state BLOB NOT NULL,
     PRIMARY KEY (collection, id)
 ) WITHOUT ROWID;
--- Local transactions that the server has not answered for; those that it has stay while a resynchronization runs, as
--- its snapshot may be older. basis: the newest seq whose outcome was known when the transaction was made.
-CREATE TABLE unpushed (seq INTEGER PRIMARY KEY, basis INTEGER NOT NULL, payload BLOB NOT NULL);
+-- Local transactions that the server has not answered for, or that not every cursor has passed. basis: the newest seq whose outcome was known when the transaction was made. lsn: at or after
+-- where it stands in the log, once that is known.
+CREATE TABLE unpushed (seq INTEGER PRIMARY KEY, basis INTEGER NOT NULL, payload BLOB NOT NULL, lsn BLOB);
 -- Which documents those touch.
 CREATE TABLE unpushed_changes (
     collection INTEGER NOT NULL, id BLOB NOT NULL, seq INTEGER NOT NULL,
     PRIMARY KEY (collection, id, seq)
 ) WITHOUT ROWID;
 CREATE INDEX unpushed_changes_seq ON unpushed_changes (seq);
--- Documents that left while they had unpushed changes: looked at again once those are pushed.
+-- Documents that left while they had such changes: they go when those have come through without bringing them back.
 CREATE TABLE leaving (
     collection INTEGER NOT NULL, id BLOB NOT NULL,
     PRIMARY KEY (collection, id)
 ) WITHOUT ROWID;
--- arguments: JSON. scope: from Subscribed. cursor: LSN up to which everything matching is in `documents`. page_lsn,
--- page_position: how far an unfinished first sync came. resync: documents that the server does not name must go.
+-- arguments: JSON. scope: from Subscribed. cursor: LSN up to which everything matching is in `documents`. first_sync:
+-- one has begun and is not complete; page_lsn, page_position: how far it came.
 CREATE TABLE subscriptions (
     number INTEGER PRIMARY KEY AUTOINCREMENT, query TEXT NOT NULL, arguments TEXT NOT NULL,
     scope INTEGER NOT NULL DEFAULT 0, cursor BLOB, page_lsn BLOB, page_position BLOB,
-    resync INTEGER NOT NULL DEFAULT 0,
+    first_sync INTEGER NOT NULL DEFAULT 0,
     UNIQUE (query, arguments)
 );
--- What a running resynchronization has named so far.
-CREATE TABLE resync_seen (
-    subscription INTEGER NOT NULL, collection INTEGER NOT NULL, id BLOB NOT NULL,
+-- Documents that were here, and matched, when a first sync began, and that it has not named. stale: the server may have
+-- forgotten what happened to them; the first state that it sends replaces what is here.
+CREATE TABLE unnamed (
+    subscription INTEGER NOT NULL, collection INTEGER NOT NULL, id BLOB NOT NULL, stale INTEGER NOT NULL,
     PRIMARY KEY (collection, id, subscription)
 ) WITHOUT ROWID;
 ";

@@ -1,6 +1,6 @@
-//! The tables `subscriptions` and `resync_seen`.
+//! The tables `subscriptions` and `unnamed`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bigpeer_types::Lsn;
 use bytes::Bytes;
@@ -24,11 +24,11 @@ pub(crate) struct StoredSubscription {
     pub(crate) cursor: Option<Lsn>,
     /// How far an unfinished first sync came: its snapshot, and the last key.
     pub(crate) page: Option<(Lsn, Bytes)>,
-    /// A resynchronization is running: what it has not named when it ends must go.
-    pub(crate) resync: bool,
+    /// A first sync (or a resynchronization, which is one) has begun and is not complete.
+    pub(crate) first_sync: bool,
 }
 
-const COLUMNS: &str = "number, query, arguments, scope, cursor, page_lsn, page_position, resync";
+const COLUMNS: &str = "number, query, arguments, scope, cursor, page_lsn, page_position, first_sync";
 
 impl Tables<'_> {
     /// All subscriptions, oldest first.
@@ -51,42 +51,12 @@ impl Tables<'_> {
         rows.next()?.map(from_row).transpose()
     }
 
-    /// The subscriptions that are being resynchronized.
-    pub(crate) fn resyncing(&self) -> Result<BTreeSet<SubscriptionId>, PeerError> {
-        let mut query = self.connection.prepare_cached("SELECT number FROM subscriptions WHERE resync = 1")?;
-        let numbers = query.query_map([], |row| row.get::<_, i64>(0))?;
-        numbers.map(|number| Ok(SubscriptionId(number?.cast_unsigned()))).collect()
-    }
-
-    /// Whether any resynchronization runs.
-    pub(super) fn is_resyncing(&self) -> Result<bool, PeerError> {
-        let mut query =
-            self.connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM subscriptions WHERE resync = 1)")?;
-        Ok(query.query_row([], |row| row.get(0))?)
-    }
-
     pub(super) fn stored_subscription_status(&self) -> Result<BTreeMap<SubscriptionId, SubscriptionStatus>, PeerError> {
         let status = |stored: StoredSubscription| {
             let StoredSubscription { id, query, cursor, .. } = stored;
             (id, SubscriptionStatus { query, cursor, caught_up: false, refused: None })
         };
         Ok(self.subscriptions()?.into_iter().map(status).collect())
-    }
-
-    /// Whether any running resynchronization has named the document.
-    pub(crate) fn any_resync_has_seen(&self, collection: i64, key: &[u8]) -> Result<bool, PeerError> {
-        let mut query = self
-            .connection
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM resync_seen WHERE collection = ?1 AND id = ?2)")?;
-        Ok(query.query_row(params![collection, key], |row| row.get(0))?)
-    }
-
-    /// Whether the subscription's running resynchronization has named the document.
-    pub(crate) fn resync_has_seen(&self, id: SubscriptionId, collection: i64, key: &[u8]) -> Result<bool, PeerError> {
-        let mut query = self.connection.prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM resync_seen WHERE subscription = ?1 AND collection = ?2 AND id = ?3)",
-        )?;
-        Ok(query.query_row(params![id.0.cast_signed(), collection, key], |row| row.get(0))?)
     }
 }
 
@@ -121,7 +91,7 @@ impl Work<'_> {
         if connection.prepare_cached("DELETE FROM subscriptions WHERE number = ?1")?.execute([number])? == 0 {
             return Err(PeerError::NoSubscription(id.0));
         }
-        connection.prepare_cached("DELETE FROM resync_seen WHERE subscription = ?1")?.execute([number])?;
+        connection.prepare_cached("DELETE FROM unnamed WHERE subscription = ?1")?.execute([number])?;
         self.status.subscriptions.remove(&id);
         Ok(())
     }
@@ -156,37 +126,6 @@ impl Work<'_> {
         update.execute(params![id.0.cast_signed(), scope.cast_signed()])?;
         Ok(())
     }
-
-    /// A snapshot follows, and what is not in it must go when it is complete.
-    pub(crate) fn begin_resync(&mut self, id: SubscriptionId) -> Result<(), PeerError> {
-        let (connection, number) = (self.tables.connection, id.0.cast_signed());
-        connection
-            .prepare_cached("UPDATE subscriptions SET cursor = NULL, page_lsn = NULL, page_position = NULL, resync = 1 WHERE number = ?1")?
-            .execute([number])?;
-        connection.prepare_cached("DELETE FROM resync_seen WHERE subscription = ?1")?.execute([number])?;
-        if let Some(status) = self.status.subscriptions.get_mut(&id) {
-            status.cursor = None;
-            status.caught_up = false;
-        }
-        Ok(())
-    }
-
-    /// The resynchronization has named the document.
-    pub(crate) fn resync_saw(&mut self, id: SubscriptionId, collection: i64, key: &[u8]) -> Result<(), PeerError> {
-        let mut insert = self.tables.connection.prepare_cached(
-            "INSERT INTO resync_seen (subscription, collection, id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-        )?;
-        insert.execute(params![id.0.cast_signed(), collection, key])?;
-        Ok(())
-    }
-
-    /// The resynchronization is over.
-    pub(crate) fn end_resync(&mut self, id: SubscriptionId) -> Result<(), PeerError> {
-        let (connection, number) = (self.tables.connection, id.0.cast_signed());
-        connection.prepare_cached("UPDATE subscriptions SET resync = 0 WHERE number = ?1")?.execute([number])?;
-        connection.prepare_cached("DELETE FROM resync_seen WHERE subscription = ?1")?.execute([number])?;
-        Ok(())
-    }
 }
 
 pub(super) fn lsn_from_blob(bytes: &[u8]) -> Result<Lsn, PeerError> {
@@ -208,6 +147,6 @@ fn from_row(row: &Row<'_>) -> Result<StoredSubscription, PeerError> {
         scope: row.get::<_, i64>(3)?.cast_unsigned(),
         cursor: cursor.as_deref().map(lsn_from_blob).transpose()?,
         page,
-        resync: row.get(7)?,
+        first_sync: row.get(7)?,
     })
 }

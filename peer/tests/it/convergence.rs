@@ -45,7 +45,8 @@ async fn execute(peer: &Peer, statement: String) {
 async fn play(server: &Fake, peers: &[Peer; 2], step: Step) {
     match step {
         Step::Insert { peer, id, group } => {
-            let statement = format!("INSERT INTO cars DOCUMENTS ({{'_id': {id}, 'team': {group}}}) ON ID CONFLICT DO UPDATE");
+            let statement =
+                format!("INSERT INTO cars DOCUMENTS ({{'_id': {id}, 'team': {group}}}) ON ID CONFLICT DO UPDATE");
             execute(&peers[peer], statement).await;
         }
         Step::Set { peer, id, value } => {
@@ -107,7 +108,7 @@ async fn converge(steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn peers_and_server_converge(steps in steps()) {

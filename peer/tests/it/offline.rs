@@ -30,7 +30,8 @@ async fn a_store_without_a_site_reads_and_refuses_to_write() {
 async fn writes_are_there_after_the_store_was_opened_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let peer = open_with_site(dir.path()).await;
-    let inserted = run(&peer, "INSERT INTO cars DOCUMENTS ({'_id': 1, 'color': 'red'}), ({'_id': 2, 'color': 'blue'})").await;
+    let inserted =
+        run(&peer, "INSERT INTO cars DOCUMENTS ({'_id': 1, 'color': 'red'}), ({'_id': 2, 'color': 'blue'})").await;
     assert_eq!((inserted.seq, inserted.mutated.len()), (Some(1), 2));
     assert_eq!(run(&peer, "UPDATE cars SET color = 'green' WHERE _id = 2").await.seq, Some(2));
     assert_eq!(run(&peer, "UPDATE cars SET color = 'green' WHERE _id = 99").await.seq, None);
@@ -52,7 +53,10 @@ async fn a_transaction_is_whole_or_not_at_all() {
     let peer = open_with_site(dir.path()).await;
     let (count, seq) = peer
         .transaction(|tx| {
-            tx.execute("INSERT INTO accounts DOCUMENTS ({'_id': 'a', 'sum': 10}), ({'_id': 'b', 'sum': 0})", &Params::new())?;
+            tx.execute(
+                "INSERT INTO accounts DOCUMENTS ({'_id': 'a', 'sum': 10}), ({'_id': 'b', 'sum': 0})",
+                &Params::new(),
+            )?;
             tx.execute("UPDATE accounts SET sum = 3 WHERE _id = 'a'", &Params::new())?;
             Ok(tx.execute("SELECT * FROM accounts WHERE sum = 3", &Params::new())?.items.len())
         })

@@ -139,7 +139,8 @@ async fn what_leaves_one_subscription_stays_for_another() {
     let (a, b) = (connected(&server, &dirs.0).await, connected(&server, &dirs.1).await);
     let red = subscribed(&b, "SELECT * FROM cars WHERE color = 'red'").await;
     subscribed(&b, "SELECT * FROM cars WHERE fast = true").await;
-    run(&a, "INSERT INTO cars DOCUMENTS ({'_id': 1, 'color': 'red', 'fast': true}), ({'_id': 2, 'color': 'red'})").await;
+    run(&a, "INSERT INTO cars DOCUMENTS ({'_id': 1, 'color': 'red', 'fast': true}), ({'_id': 2, 'color': 'red'})")
+        .await;
     run(&a, "UPDATE cars SET color = 'blue'").await;
     settle(&a, &b, red).await;
     assert_eq!(rows(&b, ALL).await, [r#"{"_id":1,"color":"blue","fast":true}"#]);
@@ -213,6 +214,7 @@ async fn a_resynchronization_drops_what_is_gone_and_keeps_unpushed_writes() {
     run(&a, "UPDATE cars SET fast = true WHERE _id = 4").await;
     a.wait_pushed().await.expect("pushed");
     server.forget_history();
+    server.forget_tombstones();
     // A deleted document that is inserted anew: nothing of the old one must come back.
     run(&a, "INSERT INTO cars DOCUMENTS ({'_id': 1, 'new': true}) ON ID CONFLICT DO UPDATE").await;
     a.wait_pushed().await.expect("pushed");
@@ -276,9 +278,7 @@ async fn a_server_that_is_away_is_waited_for() {
     let of_a = subscribed(&a, ALL).await;
     server.set_open(false);
     let mut status = a.watch_status();
-    let trying = |status: &bigpeer_peer::Status| {
-        matches!(status.connection, Connection::Connecting { failures, .. } if failures >= 3)
-    };
+    let trying = |status: &bigpeer_peer::Status| matches!(status.connection, Connection::Connecting { failures, .. } if failures >= 3);
     status.wait_for(trying).await.expect("the peer tries");
     run(&a, "INSERT INTO cars DOCUMENTS ({'_id': 1})").await;
     server.set_open(true);
