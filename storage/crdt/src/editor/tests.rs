@@ -1,3 +1,5 @@
+//! Edits by two sites, and what readers see of them: the outcomes that users may rely on.
+
 use std::sync::Arc;
 
 use bigpeer_types::{Hlc, ManualClock, SiteId};
@@ -37,10 +39,7 @@ impl Site {
 }
 
 fn object(json: serde_json::Value) -> Object {
-    match Value::from_json(json).unwrap() {
-        Value::Object(object) => object,
-        other => panic!("{other:?} is not an object"),
-    }
+    value(json).as_object().unwrap().clone()
 }
 
 fn value(json: serde_json::Value) -> Value {

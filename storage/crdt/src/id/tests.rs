@@ -1,3 +1,10 @@
+//! Keys against a comparison of values that knows nothing of keys.
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    clippy::cast_possible_truncation,
+    reason = "an oracle says what it means, not what else there is"
+)]
+
 use std::cmp::Ordering;
 
 use proptest::prelude::*;

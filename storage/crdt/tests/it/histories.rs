@@ -35,10 +35,8 @@ fn run(steps: Vec<(usize, Step)>) -> (Vec<Site>, Vec<Document>) {
     let mut sites: Vec<Site> = (1..=SITES).map(|number| Site::new(number << (16 * (number - 1)))).collect();
     let mut deltas: Vec<Document> = Vec::new();
     for (at, step) in steps {
-        let other = match &step {
-            Step::Sync(from) => Some(sites[from.index(sites.len())].document.clone()),
-            _ => None,
-        };
+        let other =
+            if let Step::Sync(from) = &step { Some(sites[from.index(sites.len())].document.clone()) } else { None };
         let site = &mut sites[at];
         match step {
             Step::Edit(edits) => deltas.extend(site.edit(&edits)),
