@@ -25,6 +25,9 @@ use crate::objects::NoStores;
 use crate::settings::SqlSettings;
 use crate::{params, statement};
 
+/// Stack of the thread that plans a query. Only what is used of it costs memory.
+const PLANNER_STACK_BYTES: usize = 64 << 20;
+
 /// Plans queries.
 pub(crate) struct Engine {
     /// Copied for every query.
@@ -62,21 +65,33 @@ impl Engine {
 
     /// Plans the query `text` over the collections of `store` that `access` opens, as they are now.
     pub(crate) async fn plan(
+        self: Arc<Self>,
+        store: Arc<DocumentStore>,
+        access: Access,
+        text: String,
+        params: ParamValues,
+    ) -> std::result::Result<Planned, ApiError> {
+        let planned = on_a_large_stack(async move || self.plan_here(&store, access, &text, &params).await);
+        planned.await.and_then(|planned| planned).map_err(|error| api_error(&error))
+    }
+
+    async fn plan_here(
         &self,
         store: &DocumentStore,
         access: Access,
         text: &str,
         params: &ParamValues,
-    ) -> std::result::Result<Planned, ApiError> {
+    ) -> Result<Planned> {
+        let for_client = |error: ApiError| DataFusionError::External(Box::new(error));
         // The number first: if the manifest changes in between, the next query looks again.
         let manifest = store.manifest_number();
         let tables = self.snapshots.tables(store.snapshot(), manifest);
         let lsn = tables.lsn();
         let state = self.session(Names::new(store.app().clone(), tables, access), store.app().as_str());
-        let parsed = statement::parse(&state, text)?;
-        let logical = state.statement_to_plan(parsed).await.map_err(|error| api_error(&error))?;
-        let logical = params::replace(logical, params)?;
-        self.finish(&state, logical, lsn).await.map_err(|error| api_error(&error))
+        let parsed = statement::parse(&state, text).map_err(for_client)?;
+        let logical = state.statement_to_plan(parsed).await?;
+        let logical = params::replace(logical, params).map_err(for_client)?;
+        self.finish(&state, logical, lsn).await
     }
 
     async fn finish(&self, state: &SessionState, logical: LogicalPlan, lsn: Lsn) -> Result<Planned> {
@@ -111,6 +126,31 @@ impl Planned {
     pub(crate) fn run(self) -> Result<SendableRecordBatchStream, DataFusionError> {
         execute_stream(self.plan, self.task)
     }
+}
+
+/// Runs `work` on a thread whose stack is large enough for the deepest query that is let in: planning recurses, with
+/// frames of kilobytes. Dropping the returned future stops the work at its next wait.
+async fn on_a_large_stack<T, F>(work: impl FnOnce() -> F + Send + 'static) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    let (mut answer, result) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let run = move || {
+        let result = runtime.block_on(async {
+            tokio::select! {
+                result = work() => Some(result),
+                () = answer.closed() => None,
+            }
+        });
+        if let Some(result) = result {
+            // Nobody waits any more: fine.
+            let _ = answer.send(result);
+        }
+    };
+    std::thread::Builder::new().name("sql-planner".to_owned()).stack_size(PLANNER_STACK_BYTES).spawn(run)?;
+    result.await.map_err(|_| DataFusionError::Internal("the planner ended without an answer".to_owned()))
 }
 
 /// What every query starts from: all functions, no file formats, no way to make tables.

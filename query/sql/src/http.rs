@@ -149,7 +149,7 @@ impl SqlContext {
         let store = self.stores.store(app).ok_or_else(unserved)?;
         self.wait_for_transaction(&store, headers).await?;
         let mut turn = self.turn(format).await?;
-        let planned = turn.within(self.engine.plan(&store, access, &request.query, &params)).await;
+        let planned = turn.within(Arc::clone(&self.engine).plan(store, access, request.query, params)).await;
         metrics::planned(turn.elapsed().as_secs_f64());
         let started = planned.and_then(|planned| {
             let encoder = format.encoder(&planned.schema).map_err(|error| api_error(&error.into()))?;

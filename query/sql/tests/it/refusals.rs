@@ -94,7 +94,7 @@ async fn errors_of_sql_say_what_and_where() {
     let mut world = World::new().await;
     world.put("c", 1, json!({"x": 1, "text": "a"})).await;
     for (query, part, position) in [
-        ("SELECT *\nFORM c", "", Some(json!({"line": 2, "column": 6}))),
+        ("SELECT *\nFORM c", "", Some(json!({"line": 2, "column": 1}))),
         ("SELECT y FROM c", "y", Some(json!({"line": 1, "column": 8}))),
         ("SELECT * FROM d", "d", None),
         ("SELECT nope(x) FROM c", "nope", None),
