@@ -335,6 +335,12 @@ impl GatewaySession {
         effects
     }
 
+    /// The newest position that an outcome was told with: what the peer takes for durable is at or before it.
+    #[must_use]
+    pub const fn accepted_lsn(&self) -> Lsn {
+        self.resolved_lsn
+    }
+
     /// Everything pushed up to `seq` that has no outcome yet is durable, at or before `lsn`.
     pub fn accepted(&mut self, seq: u64, lsn: Lsn) -> Vec<GatewayEffect> {
         if self.phase != Phase::Open || seq <= self.resolved || seq > self.pushed {

@@ -10,10 +10,10 @@ use bigpeer_tables::{AppliedBatch, AppliedTransaction, Snapshot, TablesError};
 use bigpeer_types::{CollectionName, Lsn};
 use bytes::Bytes;
 
-use super::matcher::Matchers;
 use super::queue::SessionQueue;
 use super::{State, Touched};
 use crate::metrics;
+use crate::rules::{Allowed, Rules};
 
 /// Documents touched by a batch, as they are after the transactions that were looked at so far. None: never written.
 #[derive(Debug, Default)]
@@ -22,18 +22,26 @@ pub(super) struct Documents {
 }
 
 impl Documents {
-    /// What has to be loaded before the batch can be matched.
-    pub(super) fn missing(&self, batch: &AppliedBatch, listened: &BTreeMap<CollectionName, Matchers>) -> Touched {
+    /// What has to be loaded before the batch can be matched: what somebody listens to, and what sessions wrote themselves.
+    pub(super) fn missing(&self, batch: &AppliedBatch, state: &State) -> Touched {
         let mut missing = Touched::new();
-        if listened.is_empty() {
+        if state.sessions.is_empty() {
             return missing;
         }
-        for change in batch.transactions.iter().flat_map(|applied| applied.transaction.changes()) {
-            if listened.contains_key(&change.collection) && !self.current.contains_key(&change.collection) {
-                missing.entry(change.collection.clone()).or_default().insert(change.id.clone());
+        for applied in &batch.transactions {
+            let own = state.sites.contains_key(&applied.site);
+            for change in applied.transaction.changes() {
+                let wanted = own || state.collections.contains_key(&change.collection);
+                if wanted && !self.has(change) {
+                    missing.entry(change.collection.clone()).or_default().insert(change.id.clone());
+                }
             }
         }
         missing
+    }
+
+    fn has(&self, change: &Change) -> bool {
+        self.current.get(&change.collection).is_some_and(|documents| documents.contains_key(&change.id))
     }
 
     pub(super) async fn load(&mut self, before: &Snapshot, missing: Touched) -> Result<(), TablesError> {
@@ -41,7 +49,7 @@ impl Documents {
             let ids: Vec<DocId> = ids.into_iter().collect();
             let found = before.get_many(&collection, &ids).await?;
             let documents = ids.into_iter().zip(found.into_iter().map(|found| found.map(|stored| stored.document)));
-            self.current.insert(collection, documents.collect());
+            self.current.entry(collection).or_default().extend(documents);
         }
         Ok(())
     }
@@ -96,24 +104,32 @@ fn transaction(
     documents: &mut Documents,
 ) -> BTreeMap<u64, pb::Transaction> {
     let mut deliveries: BTreeMap<u64, pb::Transaction> = BTreeMap::new();
+    let writer = state.sites.get(&applied.site).copied();
+    let empty = || envelope(applied.lsn, applied);
     for change in applied.transaction.changes() {
-        let Some(matchers) = state.collections.get(&change.collection) else { continue };
         let Some((before, after)) = documents.apply(change) else { continue };
         let mut parts: BTreeMap<u64, Part> = BTreeMap::new();
-        matchers.hits(&change.id, before.as_deref(), &after, |(session, id), was, is| {
-            let part = parts.entry(session).or_default();
-            if was {
-                part.had.push(id);
-            }
-            if is {
-                part.has.push(id);
-            }
-        });
+        if let Some(matchers) = state.collections.get(&change.collection) {
+            matchers.hits(&change.id, before.as_deref(), &after, |(session, id), was, is| {
+                let part = parts.entry(session).or_default();
+                if was {
+                    part.had.push(id);
+                }
+                if is {
+                    part.has.push(id);
+                }
+            });
+        }
+        let unseen = writer.filter(|writer| !parts.contains_key(writer));
         let mut shown = Shown { change, before, after, id: None, state: None };
         for (session, part) in parts {
-            let own = state.sessions.get(&session).is_some_and(|session| session.queue.site() == applied.site);
-            let empty = || envelope(applied.lsn, applied);
-            shown.add(part, own, deliveries.entry(session).or_insert_with(empty));
+            shown.add(part, writer == Some(session), deliveries.entry(session).or_insert_with(empty));
+        }
+        if let Some(writer) = unseen
+            && let Some(session) = state.sessions.get(&writer)
+            && let Some(answer) = shown.answer(&session.rules)
+        {
+            deliveries.entry(writer).or_insert_with(empty).changes.push(answer);
         }
     }
     deliveries.retain(|_, delivery| !delivery.changes.is_empty() || !delivery.left.is_empty());
@@ -145,6 +161,23 @@ impl Shown<'_> {
         self.state.get_or_insert_with(|| self.after.encode().into()).clone()
     }
 
+    /// What became of a document that its writer wrote to without being sent it: there was something that it did not know.
+    /// Nothing, if it may not read that.
+    fn answer(&mut self, rules: &Rules) -> Option<pb::Change> {
+        let known = self.before.as_deref().is_none_or(Document::is_empty);
+        let readable = match rules.read(&self.change.collection) {
+            Allowed::Everything => true,
+            Allowed::Nothing => false,
+            rule @ Allowed::AnyOf(..) => self.after.is_visible() && rule.holds(&self.change.id, &self.after),
+        };
+        (!known && readable).then(|| pb::Change {
+            collection: self.change.collection.as_str().to_owned(),
+            id: self.id(),
+            content: Some(pb::change::Content::State(self.state())),
+            subscriptions: Vec::new(),
+        })
+    }
+
     /// Adds a session's part of the change to its delivery.
     fn add(&mut self, mut part: Part, own: bool, delivery: &mut pb::Transaction) {
         part.had.sort_unstable();
@@ -162,7 +195,7 @@ impl Shown<'_> {
             return;
         }
         // What the peer has: through a live subscription the document as it was; of its own writes, the delta.
-        let has_base = !part.had.is_empty() || self.before.as_deref().is_none_or(|before| *before == Document::new());
+        let has_base = !part.had.is_empty() || self.before.as_deref().is_none_or(Document::is_empty);
         let content = match (has_base, own) {
             (true, true) => None,
             (true, false) => Some(pb::change::Content::Delta(self.change.delta.clone())),

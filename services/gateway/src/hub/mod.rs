@@ -14,10 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bigpeer_chassis::Shutdown;
 use bigpeer_tables::{AppliedBatch, DocumentStore, FeedError, Snapshot, TablesError};
-use bigpeer_types::{CollectionName, Lsn};
+use bigpeer_types::{CollectionName, Lsn, SiteId};
 use tokio::sync::watch;
 
 use crate::metrics;
+use crate::rules::Rules;
 use matcher::Matchers;
 use matching::Documents;
 
@@ -44,12 +45,15 @@ struct State {
     snapshot: Snapshot,
     collections: BTreeMap<CollectionName, Matchers>,
     sessions: BTreeMap<u64, Session>,
+    /// The attached session of each site: it is told what became of its own writes.
+    sites: BTreeMap<SiteId, u64>,
     failed: bool,
 }
 
 #[derive(Debug)]
 struct Session {
     queue: Arc<SessionQueue>,
+    rules: Arc<Rules>,
     attached: BTreeMap<u32, Arc<Matcher>>,
 }
 
@@ -61,7 +65,13 @@ impl Hub {
     pub(crate) fn spawn(store: Arc<DocumentStore>) -> Self {
         let snapshot = store.snapshot();
         let position = watch::Sender::new(snapshot.lsn());
-        let state = State { snapshot, collections: BTreeMap::new(), sessions: BTreeMap::new(), failed: false };
+        let state = State {
+            snapshot,
+            collections: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            sites: BTreeMap::new(),
+            failed: false,
+        };
         let shared = Arc::new(Shared { store, state: Mutex::new(state), position });
         let stop = Shutdown::new();
         let (task, stopped) = (Arc::clone(&shared), stop.clone());
@@ -89,6 +99,7 @@ impl Hub {
     pub(crate) fn attach(
         &self,
         queue: &Arc<SessionQueue>,
+        rules: &Arc<Rules>,
         subscriptions: &[(u32, Arc<Matcher>)],
     ) -> Result<Snapshot, Lagged> {
         let mut state = self.shared.state();
@@ -100,13 +111,15 @@ impl Hub {
             queue.fail();
             queue.notify();
         }
-        let session = Session { queue: Arc::clone(queue), attached: BTreeMap::new() };
+        let session = Session { queue: Arc::clone(queue), rules: Arc::clone(rules), attached: BTreeMap::new() };
+        state.sites.insert(queue.site(), queue.number());
         for (id, matcher) in subscriptions {
             let matchers = state.collections.entry(matcher.collection().clone()).or_default();
             matchers.add(matcher, (queue.number(), *id));
         }
-        let attached = &mut state.sessions.entry(queue.number()).or_insert(session).attached;
-        attached.extend(subscriptions.iter().map(|(id, matcher)| (*id, Arc::clone(matcher))));
+        let session = state.sessions.entry(queue.number()).or_insert(session);
+        session.rules = Arc::clone(rules);
+        session.attached.extend(subscriptions.iter().map(|(id, matcher)| (*id, Arc::clone(matcher))));
         Ok(state.snapshot.clone())
     }
 
@@ -115,11 +128,19 @@ impl Hub {
         let mut state = self.shared.state();
         let Some(entry) = state.sessions.get_mut(&session) else { return };
         let matcher = entry.attached.remove(&id);
-        if entry.attached.is_empty() {
-            state.sessions.remove(&session);
-        }
+        let last = entry.attached.is_empty();
         if let Some(matcher) = matcher {
             state.forget(&matcher, (session, id));
+        }
+        if last {
+            state.detach_all(session);
+        }
+    }
+
+    /// What a session may read has changed.
+    pub(crate) fn set_rules(&self, session: u64, rules: &Arc<Rules>) {
+        if let Some(session) = self.shared.state().sessions.get_mut(&session) {
+            session.rules = Arc::clone(rules);
         }
     }
 
@@ -147,6 +168,10 @@ impl State {
 
     fn detach_all(&mut self, session: u64) {
         let Some(entry) = self.sessions.remove(&session) else { return };
+        let site = entry.queue.site();
+        if self.sites.get(&site) == Some(&session) {
+            self.sites.remove(&site);
+        }
         for (id, matcher) in entry.attached {
             self.forget(&matcher, (session, id));
         }
@@ -161,6 +186,7 @@ impl State {
             metrics::put_back();
         }
         self.sessions.clear();
+        self.sites.clear();
         self.collections.clear();
         self.snapshot = snapshot;
         queues
@@ -214,7 +240,7 @@ impl Shared {
         loop {
             let missing = {
                 let mut state = self.state();
-                let missing = documents.missing(batch, &state.collections);
+                let missing = documents.missing(batch, &state);
                 if missing.is_empty() {
                     let woken = matching::deliver(&mut state, batch, &mut documents);
                     state.snapshot = batch.after.clone();

@@ -94,8 +94,9 @@ async fn admit(gateway: &Gateway, app: &AppId, number: u64, hello: pb::Hello) ->
     let app = gateway.apps.get(&store, &context.log);
     let rules = Arc::new(Rules::new(permissions));
     let last_seq = context.log.last_seq(&app.id, site).await.map_err(|error| log_unavailable(&error))?;
+    // After the site's last transaction: what is told of it is true at this position.
+    let head = context.log.head(&app.id).await.map_err(|error| log_unavailable(&error))?;
     let rejections = if last_seq > hello.acknowledged_seq {
-        let head = context.log.head(&app.id).await.map_err(|error| log_unavailable(&error))?;
         store.wait_for(head).await.map_err(|error| unreadable(&error))?;
         let found = rejections::after(&store.snapshot(), site, hello.acknowledged_seq).await;
         found.map_err(|error| unreadable(&error))?
@@ -113,7 +114,7 @@ async fn admit(gateway: &Gateway, app: &AppId, number: u64, hello: pb::Hello) ->
         session: format!("{number}-{:08x}", context.ids.next_u64() >> 32),
         last_seq,
         rejected,
-        head: store.applied(),
+        head,
         server_time_ms: now_ms,
         expires_at_ms,
         permissions_json: serde_json::to_string(rules.permissions()).unwrap_or_default(),
@@ -175,6 +176,7 @@ impl Session {
     fn put_in_force(&mut self, permissions: Permissions) {
         if permissions != *self.rules.permissions() {
             self.rules = Arc::new(Rules::new(permissions));
+            self.app.hub.set_rules(self.number, &self.rules);
             self.rules_changed();
         }
     }

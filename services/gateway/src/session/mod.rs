@@ -210,6 +210,13 @@ impl Session {
         let (has_frame, needs_flush) = (self.has_frame(), self.outbox.needs_flush());
         let compression = self.machine.compression();
         let may_scan = self.may_scan();
+        let (hub, awaited) = (&self.app.hub, self.awaits_hub());
+        let hub_moved = async {
+            match awaited {
+                Some(lsn) => hub.reached(lsn).await,
+                None => std::future::pending().await,
+            }
+        };
         let scanning = &mut self.catching_up;
         let page = async {
             match scanning {
@@ -231,6 +238,7 @@ impl Session {
                 Err(_) => Event::ShuttingDown,
             },
             () = self.queue.news() => Event::News,
+            () = hub_moved => Event::News,
             step = page => Event::Page(step),
         }
     }

@@ -197,7 +197,8 @@ impl Session {
             ids.retain(|id| self.subscriptions.contains_key(id));
             !ids.is_empty()
         };
-        transaction.changes.retain_mut(|change| open(&mut change.subscriptions));
+        // Without subscriptions it is the answer to a write of the peer itself.
+        transaction.changes.retain_mut(|change| change.subscriptions.is_empty() || open(&mut change.subscriptions));
         transaction.left.retain_mut(|left| open(&mut left.subscriptions));
         (!transaction.changes.is_empty() || !transaction.left.is_empty()).then_some(transaction)
     }

@@ -116,6 +116,9 @@ impl Session {
 
     /// Begins to catch up with the first that waits, and all that go the same way.
     fn start(&mut self) {
+        if self.awaits_hub().is_some() {
+            return;
+        }
         let Some(first) = self.waiting.first() else { return };
         let (collection, since) = (first.matcher.collection().clone(), first.since.clone());
         let same = |member: &Member| *member.matcher.collection() == collection && member.since == since;
@@ -126,7 +129,7 @@ impl Session {
             self.app.hub.snapshot()
         } else {
             let listeners: Vec<_> = members.iter().map(|member| (member.id, Arc::clone(&member.matcher))).collect();
-            match self.app.hub.attach(&self.queue, &listeners) {
+            match self.app.hub.attach(&self.queue, &self.rules, &listeners) {
                 Ok(snapshot) => snapshot,
                 // What is queued must go first; then this is tried again.
                 Err(crate::hub::Lagged) => return,
@@ -134,6 +137,14 @@ impl Session {
         };
         self.waiting.retain(|member| !same(member));
         self.catching_up = CatchUp::new(members, snapshot, !long);
+    }
+
+    /// A subscription begins with a snapshot that has what the peer was told is durable: a peer takes what a first sync
+    /// does not name for gone. This is where the hub has to come first.
+    pub(super) fn awaits_hub(&self) -> Option<Lsn> {
+        let told = self.machine.accepted_lsn();
+        let waits = self.catching_up.is_none() && !self.waiting.is_empty() && self.app.hub.position() < told;
+        waits.then_some(told)
     }
 
     /// What the catch-up came up with.

@@ -1,1 +1,252 @@
-//! Tests.
+//! The gateway's end: each rule by example, and any messages in any order.
+
+use super::*;
+use crate::limits::MAX_PUSH_TRANSACTIONS;
+use bytes::Bytes;
+use proptest::prelude::*;
+
+fn limits() -> pb::Limits {
+    pb::Limits {
+        max_frame_bytes: 1 << 20,
+        max_transaction_bytes: 1000,
+        max_pushes_in_flight: 4,
+        max_push_bytes_in_flight: 2000,
+        max_subscriptions: 3,
+        max_clock_ahead_ms: 1000,
+        idle_timeout_ms: 1000,
+    }
+}
+
+fn hello() -> pb::Hello {
+    pb::Hello { versions: vec![1], site: 7, last_seq: 100, credit: 10, ..Default::default() }
+}
+
+fn open_at(last_seq: u64) -> GatewaySession {
+    let mut session = GatewaySession::new(limits());
+    assert!(matches!(session.receive(hello().into())[..], [GatewayEffect::Admit(_)]));
+    session.admitted(Admission { last_seq, ..Admission::default() });
+    assert!(session.is_open());
+    session
+}
+
+fn push(range: std::ops::RangeInclusive<u64>) -> pb::FromPeer {
+    let one = |seq| pb::PushedTransaction { seq, transaction: Bytes::from_static(&[1; 100]), basis: 0 };
+    pb::Push { transactions: range.map(one).collect() }.into()
+}
+
+fn subscribe(id: u32) -> pb::FromPeer {
+    pb::Subscribe { id, ..Default::default() }.into()
+}
+
+fn closed_with(effects: &[GatewayEffect]) -> Option<CloseCode> {
+    match effects {
+        [.., GatewayEffect::Close(close)] => Some(close.code()),
+        _ => None,
+    }
+}
+
+fn accepted(seq: u64, lsn: Lsn) -> GatewayEffect {
+    send(pb::Accepted { seq, lsn: Some(lsn.into()) })
+}
+
+#[test]
+fn missed_outcomes_follow_the_welcome_in_order() {
+    let mut session = GatewaySession::new(limits());
+    session.receive(pb::Hello { acknowledged_seq: 2, ..hello() }.into());
+    let rejected = |seq| pb::Rejected { seq, ..Default::default() };
+    let head = Lsn::new(50, 0);
+    let admission =
+        Admission { last_seq: 9, rejected: vec![rejected(2), rejected(5), rejected(6)], head, ..Admission::default() };
+    let effects = session.admitted(admission);
+    assert!(
+        matches!(&effects[0], GatewayEffect::Send(pb::GatewayMessage { message: Some(pb::FromGateway::Welcome(welcome)) }) if welcome.last_seq == 9)
+    );
+    assert_eq!(effects[1..], [accepted(4, head), send(rejected(5)), send(rejected(6)), accepted(9, head)]);
+}
+
+#[test]
+fn pushes_go_on_where_the_log_stands_without_gaps() {
+    let mut session = open_at(3);
+    assert!(matches!(&session.receive(push(4..=5))[..], [GatewayEffect::Append(two)] if two.len() == 2));
+    assert_eq!(session.accepted(5, Lsn::new(9, 0)), [accepted(5, Lsn::new(9, 0))]);
+    assert!(session.accepted(5, Lsn::new(9, 0)).is_empty(), "nothing is told twice");
+    // Repeated, with something new behind it.
+    let effects = session.receive(push(5..=6));
+    assert_eq!(effects[0], accepted(5, Lsn::new(9, 0)));
+    assert!(matches!(&effects[1], GatewayEffect::Append(one) if one[0].seq == 6 && one.len() == 1));
+    assert_eq!(closed_with(&session.receive(push(8..=8))), Some(CloseCode::CloseSeqGap));
+    assert!(session.is_closed() && session.receive(push(7..=7)).is_empty());
+}
+
+#[test]
+fn outcomes_are_only_sent_in_order() {
+    let mut session = open_at(0);
+    session.receive(push(1..=3));
+    let rejected = |seq| pb::Rejected { seq, ..Default::default() };
+    assert!(session.rejected(rejected(2), Lsn::ZERO).is_empty());
+    assert_eq!(session.rejected(rejected(1), Lsn::ZERO), [send(rejected(1))]);
+    assert!(session.accepted(4, Lsn::ZERO).is_empty());
+    assert_eq!(session.accepted(3, Lsn::new(1, 0)), [accepted(3, Lsn::new(1, 0))]);
+}
+
+#[test]
+fn limits_end_the_session() {
+    let over: [pb::FromPeer; 4] = [
+        push(1..=5),
+        push(1..=MAX_PUSH_TRANSACTIONS as u64 + 1),
+        pb::Push::default().into(),
+        pb::Push { transactions: vec![pb::PushedTransaction { seq: 1, transaction: vec![0; 1001].into(), basis: 0 }] }
+            .into(),
+    ];
+    for message in over {
+        assert_eq!(closed_with(&open_at(0).receive(message)), Some(CloseCode::CloseLimitExceeded));
+    }
+}
+
+#[test]
+fn subscriptions_have_ids_that_grow_and_phases_that_follow() {
+    let mut session = open_at(0);
+    assert!(matches!(session.receive(subscribe(2))[..], [GatewayEffect::Subscribe(_)]));
+    assert!(session.caught_up(&[2], Lsn::new(1, 0)).is_empty(), "not before it is open");
+    assert_eq!(session.subscribed(2, 77), [send(pb::Subscribed { id: 2, scope: 77 })]);
+    let lsn = Lsn::new(5, 0);
+    assert_eq!(session.caught_up(&[2, 9], lsn), [send(pb::CaughtUp { subscriptions: vec![2], lsn: Some(lsn.into()) })]);
+    session.advanced(Lsn::new(8, 0));
+    assert_eq!(session.put_back(), [(2, Lsn::new(8, 0))]);
+    assert_eq!(session.subscription(2), Some(SubscriptionPhase::CatchingUp));
+    assert_eq!(session.receive(pb::Unsubscribe { id: 2 }.into()), [GatewayEffect::Unsubscribe(2)]);
+    assert!(session.receive(pb::Unsubscribe { id: 2 }.into()).is_empty(), "gone already");
+    assert_eq!(closed_with(&session.receive(subscribe(2))), Some(CloseCode::CloseProtocolError));
+
+    let mut session = open_at(0);
+    for id in 1..=3 {
+        session.receive(subscribe(id));
+    }
+    let refused = session.receive(subscribe(4));
+    assert!(
+        matches!(&refused[..], [GatewayEffect::Send(_)]) && session.is_open(),
+        "over the limit is refused, no more"
+    );
+}
+
+#[test]
+fn documents_flow_while_there_is_credit() {
+    let mut session = open_at(0);
+    assert!(session.may_send_documents());
+    session.spend(1000);
+    assert!(!session.may_send_documents());
+    assert!(session.receive(pb::Credit { bytes: 990 }.into()).is_empty());
+    assert_eq!(session.receive(pb::Credit { bytes: 1 }.into()), [GatewayEffect::Resume]);
+    session.receive(pb::Credit { bytes: u64::MAX }.into());
+    session.receive(pb::Credit { bytes: u64::MAX }.into());
+    assert!(session.may_send_documents());
+}
+
+/// Anything that can happen to a session.
+#[derive(Clone, Debug)]
+enum Input {
+    Message(pb::FromPeer),
+    Admitted(u64, Vec<u64>),
+    Accepted(u64),
+    Rejected(u64),
+    Subscribed(u32),
+    Refused(u32),
+    CaughtUp(u32, u64),
+    Resync(u32),
+    PutBack,
+    Spend(usize),
+    Close,
+}
+
+fn messages() -> impl Strategy<Value = pb::FromPeer> {
+    let pushed = (0_u64..8, 0_usize..1200).prop_map(|(seq, size)| pb::PushedTransaction {
+        seq,
+        transaction: vec![0; size].into(),
+        basis: 0,
+    });
+    prop_oneof![
+        2 => (0_u32..3, 0_u64..9, 0_u64..9, any::<u64>()).prop_map(|(version, last_seq, acknowledged_seq, credit)| {
+            pb::Hello { versions: vec![version], last_seq, acknowledged_seq, credit, ..Default::default() }.into()
+        }),
+        6 => prop::collection::vec(pushed, 0..6).prop_map(|transactions| pb::Push { transactions }.into()),
+        4 => (0_u32..9).prop_map(subscribe),
+        2 => (0_u32..9).prop_map(|id| pb::Unsubscribe { id }.into()),
+        2 => any::<u64>().prop_map(|bytes| pb::Credit { bytes }.into()),
+        1 => Just(pb::Renew::default().into()),
+        1 => Just(pb::Close::default().into()),
+    ]
+}
+
+fn inputs() -> impl Strategy<Value = Input> {
+    prop_oneof![
+        8 => messages().prop_map(Input::Message),
+        3 => (0_u64..9, prop::collection::vec(0_u64..9, 0..3)).prop_map(|(last, rejected)| Input::Admitted(last, rejected)),
+        3 => (0_u64..12).prop_map(Input::Accepted),
+        2 => (0_u64..12).prop_map(Input::Rejected),
+        2 => (0_u32..9).prop_map(Input::Subscribed),
+        1 => (0_u32..9).prop_map(Input::Refused),
+        2 => (0_u32..9, 0_u64..9).prop_map(|(id, lsn)| Input::CaughtUp(id, lsn)),
+        1 => (0_u32..9).prop_map(Input::Resync),
+        1 => Just(Input::PutBack),
+        1 => any::<usize>().prop_map(Input::Spend),
+        1 => Just(Input::Close),
+    ]
+}
+
+fn feed(session: &mut GatewaySession, input: Input) -> Vec<GatewayEffect> {
+    match input {
+        Input::Message(message) => session.receive(message),
+        Input::Admitted(last_seq, mut rejected) => {
+            rejected.sort_unstable();
+            rejected.dedup();
+            let rejected = rejected.into_iter().map(|seq| pb::Rejected { seq, ..Default::default() }).collect();
+            session.admitted(Admission { last_seq, rejected, ..Admission::default() })
+        }
+        Input::Accepted(seq) => session.accepted(seq, Lsn::new(seq, 0)),
+        Input::Rejected(seq) => session.rejected(pb::Rejected { seq, ..Default::default() }, Lsn::new(seq, 0)),
+        Input::Subscribed(id) => session.subscribed(id, 1),
+        Input::Refused(id) => session.refused(id, pb::RefuseCode::RefuseForbidden, String::new()),
+        Input::CaughtUp(id, lsn) => session.caught_up(&[id], Lsn::new(lsn, 0)),
+        Input::Resync(id) => session.resync(&[id]),
+        Input::PutBack => {
+            session.put_back();
+            Vec::new()
+        }
+        Input::Spend(bytes) => {
+            session.spend(bytes);
+            Vec::new()
+        }
+        Input::Close => session.close(pb::Close::new(CloseCode::CloseGoingAway, "")),
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_invariants_hold_and_outcomes_are_in_order(greet: bool, all in prop::collection::vec(inputs(), 0..60)) {
+        let mut session = if greet { open_at(0) } else { GatewaySession::new(limits()) };
+        let (mut closed, mut outcome, mut appended) = (false, 0, 0);
+        for input in all {
+            let effects = feed(&mut session, input);
+            prop_assert_eq!(session.validate(), Ok(()));
+            prop_assert!(!closed || effects.is_empty(), "nothing follows a Close");
+            for effect in effects {
+                match effect {
+                    GatewayEffect::Close(_) => closed = true,
+                    GatewayEffect::Send(pb::GatewayMessage { message: Some(pb::FromGateway::Accepted(accepted)) }) => {
+                        prop_assert!(accepted.seq >= outcome);
+                        outcome = accepted.seq;
+                    }
+                    GatewayEffect::Send(pb::GatewayMessage { message: Some(pb::FromGateway::Rejected(rejected)) }) => {
+                        prop_assert!(rejected.seq > outcome);
+                        outcome = rejected.seq;
+                    }
+                    GatewayEffect::Append(transactions) => for transaction in transactions {
+                        prop_assert!(transaction.seq > appended, "appended twice");
+                        appended = transaction.seq;
+                    },
+                    _ => {}
+                }
+            }
+        }
+    }
+}
