@@ -1,0 +1,157 @@
+//! What every client command needs: which server, which app, which key. From flags, the environment, or a credentials file.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use bigpeer_types::AppId;
+use clap::Args;
+use serde::Deserialize;
+
+use crate::failure::Failure;
+
+/// Where `serve` puts the credentials when it is not told otherwise.
+const DEFAULT_CREDENTIALS: &str = "data/dev-credentials.json";
+
+/// Flags of every client command.
+#[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Which server")]
+pub(crate) struct ClientArgs {
+    /// Base URL of the server, such as http://127.0.0.1:8080
+    #[arg(long, global = true, env = "BIGPEER_URL", value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Id of the app
+    #[arg(long, global = true, env = "BIGPEER_APP", value_name = "ID")]
+    pub(crate) app: Option<String>,
+    /// API key of the app; better in the environment than on the command line, where others can read it
+    #[arg(long, global = true, env = "BIGPEER_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub(crate) api_key: Option<String>,
+    /// File that holds what the flags above leave open, as {"url", "app", "api_key"} [default: data/dev-credentials.json]
+    #[arg(long, global = true, env = "BIGPEER_CREDENTIALS", value_name = "FILE")]
+    pub(crate) credentials: Option<PathBuf>,
+}
+
+impl fmt::Debug for ClientArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientArgs").field("url", &self.url).field("app", &self.app).finish_non_exhaustive()
+    }
+}
+
+/// A server, an app and a key.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Client {
+    /// Without a slash at its end.
+    pub(crate) url: String,
+    pub(crate) app: AppId,
+    pub(crate) api_key: String,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("url", &self.url).field("app", &self.app).finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+struct CredentialsFile {
+    url: Option<String>,
+    app: Option<String>,
+    api_key: Option<String>,
+}
+
+impl ClientArgs {
+    /// Which server, app and key.
+    ///
+    /// # Errors
+    /// When one of them is nowhere to be found.
+    pub(crate) fn resolve(&self) -> Result<Client, Failure> {
+        let complete = self.url.is_some() && self.app.is_some() && self.api_key.is_some();
+        let file = match (&self.credentials, complete) {
+            (_, true) => None,
+            (Some(path), false) => Some(read(path)?),
+            (None, false) if Path::new(DEFAULT_CREDENTIALS).exists() => Some(read(Path::new(DEFAULT_CREDENTIALS))?),
+            (None, false) => None,
+        };
+        let (url, app, api_key) = file.map(|file| (file.url, file.app, file.api_key)).unwrap_or_default();
+        let need = |flag: &Option<String>, file: Option<String>, name: &str| {
+            flag.clone().or(file).ok_or_else(|| {
+                Failure::new(format!(
+                    "no {name}: give --{name}, or --credentials FILE with the file that `bigpeer serve` wrote into its data directory"
+                ))
+            })
+        };
+        let url = need(&self.url, url, "url")?;
+        let app = need(&self.app, app, "app")?;
+        let api_key = need(&self.api_key, api_key, "api-key")?;
+        let app = AppId::new(&app).map_err(|error| Failure::new(error.to_string()))?;
+        Ok(Client { url: url.trim_end_matches('/').to_owned(), app, api_key: api_key.trim().to_owned() })
+    }
+}
+
+fn read(path: &Path) -> Result<CredentialsFile, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::new(format!("cannot read the credentials {}: {error}", path.display())))?;
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::new(format!("the credentials {} are not {{\"url\", \"app\", \"api_key\"}}: {error}", path.display()))
+    })
+}
+
+impl Client {
+    /// POSTs JSON to a path below the app; the answer when it is a success.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or with what it says.
+    pub(crate) async fn post(&self, path: &str, body: &serde_json::Value) -> Result<reqwest::Response, Failure> {
+        let url = format!("{}/{}/{path}", self.url, self.app);
+        let sent = reqwest::Client::new().post(&url).bearer_auth(&self.api_key).json(body).send().await;
+        let answer = sent.map_err(|error| self.unreachable(&error))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let text = answer.text().await.unwrap_or_default();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let message = json.pointer("/error/message").and_then(serde_json::Value::as_str);
+        Err(Failure::new(match message {
+            Some(message) => message.to_owned(),
+            None => format!("{url} answered {status}"),
+        }))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        // The innermost cause is the one that says something ("Connection refused").
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        Failure::new(format!("cannot reach {}: {cause}; is `bigpeer serve` running there?", self.url))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(url: Option<&str>, credentials: Option<&Path>) -> ClientArgs {
+        ClientArgs {
+            url: url.map(str::to_owned),
+            credentials: credentials.map(Path::to_owned),
+            ..ClientArgs::default()
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_what_is_missing_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, r#"{"url": "http://a:1/", "app": "app-1", "api_key": "k", "admin_token": "x"}"#).unwrap();
+        let client = args(None, Some(file.path())).resolve().unwrap();
+        assert_eq!((client.url.as_str(), client.app.as_str(), client.api_key.as_str()), ("http://a:1", "app-1", "k"));
+        assert!(!format!("{client:?}").contains("\"k\""));
+        assert_eq!(args(Some("http://b:2"), Some(file.path())).resolve().unwrap().url, "http://b:2");
+        std::fs::write(&file, r#"{"url": "http://a:1"}"#).unwrap();
+        assert!(args(None, Some(file.path())).resolve().unwrap_err().message.contains("--app"));
+        std::fs::write(&file, "url = 1").unwrap();
+        assert!(args(None, Some(file.path())).resolve().unwrap_err().message.contains("credentials"));
+        let missing = args(None, Some(Path::new("/nowhere/c.json"))).resolve().unwrap_err();
+        assert!(missing.message.contains("/nowhere/c.json"), "{missing}");
+    }
+}

@@ -1,0 +1,191 @@
+//! `bigpeer serve`: every role in one process, on an embedded log and a local disk. Composition only.
+//!
+//! # Layout
+//! `DIR/log/` the transaction log, `DIR/objects/` segments and manifests, `DIR/dev-credentials.json` for development.
+//!
+//! # Crash safety
+//! The process keeps nothing that is not in those two. It may be killed at any instant.
+
+mod admin;
+mod dev;
+mod stores;
+mod welcome;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::ListenerExt;
+use bigpeer_api::{ApiContext, ApiSettings};
+use bigpeer_auth::AuthContext;
+use bigpeer_chassis::{
+    Catalogue, Health, LogSettings, Metrics, Shutdown, finish_router, init_logs, shutdown_on_signals,
+};
+use bigpeer_gateway::{GatewayContext, GatewaySettings};
+use bigpeer_log::{EmbeddedLog, EmbeddedSettings, TransactionLog};
+use bigpeer_sql::{SqlContext, SqlSettings};
+use bigpeer_tables::Stores;
+use bigpeer_types::{Clock, IdGenerator, RandomIds, SystemClock};
+use clap::Args;
+use object_store::local::LocalFileSystem;
+use tokio::net::TcpListener;
+
+use crate::failure::Failure;
+use admin::AdminContext;
+use stores::AppStores;
+
+/// How long requests and sessions get to end after a shutdown was asked for.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Flags of `bigpeer serve`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  bigpeer serve                                          data in ./data, on http://127.0.0.1:8080
+  bigpeer serve --data-dir /var/lib/bigpeer --no-dev     without a tenant, app and keys for development
+  bigpeer serve --listen 127.0.0.1:0                     on any free port; it is printed
+  bigpeer serve --config bigpeer.toml                    flags from a file:
+                                                           [serve]
+                                                           listen = \"0.0.0.0:8080\"
+A flag wins over the environment, the environment over the file.")]
+pub(crate) struct ServeArgs {
+    /// Where everything is kept; made if it does not exist
+    #[arg(long, env = "BIGPEER_DATA_DIR", default_value = "data", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, env = "BIGPEER_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDR:PORT")]
+    listen: String,
+    /// Do not make a tenant, an app, an API key and an admin token for development
+    #[arg(long, env = "BIGPEER_NO_DEV", value_parser = clap::builder::BoolishValueParser::new())]
+    no_dev: bool,
+    /// How long an access token of a peer is good for, in seconds
+    #[arg(long, env = "BIGPEER_TOKEN_TTL_SECS", default_value_t = bigpeer_auth::DEFAULT_TOKEN_TTL_SECS, value_name = "SECS")]
+    token_ttl_secs: u64,
+    #[command(flatten)]
+    logs: LogSettings,
+}
+
+/// What all roles share.
+struct Parts {
+    log: Arc<EmbeddedLog>,
+    catalogue: Arc<Catalogue>,
+    stores: Arc<AppStores>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdGenerator>,
+    metrics: Metrics,
+    shutdown: Shutdown,
+}
+
+/// Serves until a signal asks for the end.
+pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
+    init_logs(&args.logs)?;
+    let shutdown = Shutdown::new();
+    shutdown_on_signals(shutdown.clone()).map_err(|error| Failure::new(format!("no signal handling: {error}")))?;
+    let parts = open(&args.data_dir, shutdown.clone()).await?;
+    let listener = TcpListener::bind(&args.listen).await;
+    let listener = listener.map_err(|error| {
+        Failure::new(format!("cannot listen on {}: {error}; choose another with --listen", args.listen))
+    })?;
+    let address = listener.local_addr().map_err(|error| Failure::new(format!("no address: {error}")))?;
+    let url = format!("http://{address}");
+    let dev = if args.no_dev { None } else { Some(dev::prepare(&parts.catalogue, &args.data_dir, &url).await?) };
+
+    let opening = tokio::spawn(Arc::clone(&parts.stores).follow(shutdown.clone()));
+    let upkeep = tokio::spawn(parts.metrics.clone().upkeep());
+    let router = router(&parts, args.token_ttl_secs)?;
+    welcome::print(&url, &args.data_dir, dev.as_ref())?;
+    tracing::info!(%address, data_dir = %args.data_dir.display(), "serving");
+    serve(listener, router, &shutdown).await?;
+
+    opening.abort();
+    upkeep.abort();
+    parts.stores.stop().await;
+    parts.log.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn open(data_dir: &Path, shutdown: Shutdown) -> Result<Parts, Failure> {
+    let metrics = Metrics::install();
+    let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdGenerator>) = (Arc::new(SystemClock), Arc::new(RandomIds));
+    let (log_dir, objects_dir) = (data_dir.join("log"), data_dir.join("objects"));
+    let opened = tokio::task::spawn_blocking(move || {
+        private_dir(&log_dir)?;
+        private_dir(&objects_dir)?;
+        let log = EmbeddedLog::open(&log_dir, EmbeddedSettings::default()).map_err(|error| error.to_string())?;
+        let objects = LocalFileSystem::new_with_prefix(&objects_dir).map_err(|error| error.to_string())?;
+        Ok::<_, String>((Arc::new(log), Arc::new(objects)))
+    });
+    let (log, objects) = opened.await.map_err(|error| Failure::new(error.to_string()))??;
+    let shared: Arc<dyn TransactionLog> = Arc::clone(&log) as _;
+    let catalogue = Catalogue::open(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&ids)).await;
+    let catalogue = catalogue.map_err(|error| Failure::new(error.to_string()))?;
+    let stores = AppStores::new(Arc::clone(&catalogue), shared, objects);
+    Ok(Parts { log, catalogue, stores, clock, ids, metrics, shutdown })
+}
+
+fn private_dir(path: &Path) -> Result<(), String> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| format!("cannot make {}: {error}", path.display()))
+}
+
+fn router(parts: &Parts, token_ttl_secs: u64) -> Result<Router, Failure> {
+    let log: Arc<dyn TransactionLog> = Arc::clone(&parts.log) as _;
+    let stores: Arc<dyn Stores> = Arc::clone(&parts.stores) as _;
+    let (catalogue, clock, ids) = (&parts.catalogue, &parts.clock, &parts.ids);
+    let sql = SqlContext::new(Arc::clone(&stores), Arc::clone(catalogue), SqlSettings::default());
+    let sql = sql.map_err(|error| Failure::new(format!("SQL cannot be set up: {error}")))?;
+    let health = Health::new();
+    let (seen, apps, ending) = (Arc::clone(catalogue), Arc::clone(&parts.stores), parts.shutdown.clone());
+    health.register("catalogue", move || seen.is_fresh());
+    health.register("apps", move || apps.is_ready());
+    health.register("process", move || if ending.is_cancelled() { Err("shutting down".to_owned()) } else { Ok(()) });
+    let router = Router::new()
+        .merge(health.router())
+        .merge(parts.metrics.router())
+        .merge(admin::router(AdminContext { catalogue: Arc::clone(catalogue), stores: Arc::clone(&parts.stores) }))
+        .merge(bigpeer_auth::router(AuthContext { catalogue: Arc::clone(catalogue), token_ttl_secs }))
+        .merge(bigpeer_api::router(ApiContext {
+            catalogue: Arc::clone(catalogue),
+            log: Arc::clone(&log),
+            stores: Arc::clone(&stores),
+            clock: Arc::clone(clock),
+            ids: Arc::clone(ids),
+            settings: ApiSettings::default(),
+        }))
+        .merge(bigpeer_sql::router(sql))
+        .merge(bigpeer_gateway::router(GatewayContext {
+            catalogue: Arc::clone(catalogue),
+            log,
+            stores,
+            clock: Arc::clone(clock),
+            ids: Arc::clone(ids),
+            shutdown: parts.shutdown.clone(),
+            settings: GatewaySettings::default(),
+        }));
+    Ok(finish_router(router, Arc::clone(clock), Arc::clone(ids)))
+}
+
+/// Serves until shutdown, and then until what is under way has ended, for [`DRAIN`] at most.
+async fn serve(listener: TcpListener, router: Router, shutdown: &Shutdown) -> Result<(), Failure> {
+    // Small answers must not wait for more to send.
+    let listener = listener.tap_io(|stream| {
+        let _best_effort = stream.set_nodelay(true);
+    });
+    let server = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let drained = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        result = server.into_future() => result.map_err(|error| Failure::new(format!("the server failed: {error}"))),
+        () = drained => {
+            tracing::warn!(seconds = DRAIN.as_secs(), "some requests did not end in time and are cut off");
+            Ok(())
+        }
+    }
+}
