@@ -39,7 +39,9 @@ impl Ids {
                         // Fields of an object id stay in the document too: queries read them there.
                         let parts = several.iter().map(|name| {
                             let value = fields.get(name).cloned();
-                            value.map(|value| (name.as_str(), value)).ok_or_else(|| format!("the id field '{name}' is absent or null"))
+                            value
+                                .map(|value| (name.as_str(), value))
+                                .ok_or_else(|| format!("the id field '{name}' is absent or null"))
                         });
                         Value::Object(parts.collect::<Result<Object, String>>()?)
                     }

@@ -30,7 +30,9 @@ pub(super) struct Columns {
 fn is_int(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     // A leading zero is a code (a ZIP, a phone number), not a number.
-    (digits == "0" || !digits.starts_with('0')) && digits.bytes().all(|b| b.is_ascii_digit()) && text.parse::<i64>().is_ok()
+    (digits == "0" || !digits.starts_with('0'))
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && text.parse::<i64>().is_ok()
 }
 
 fn is_float(text: &str) -> bool {

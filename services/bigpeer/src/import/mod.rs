@@ -20,12 +20,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bigpeer_peer::{ConnectSettings, Credentials, Uploader};
-use bigpeer_types::{AppId, CollectionName, Hlc, HlcClock, SiteId, SystemClock};
+use bigpeer_peer::{ConnectSettings, PeerError, Uploader, UploaderState};
+use bigpeer_types::{CollectionName, Hlc, HlcClock, SiteId, SystemClock};
 use bytes::Bytes;
 use clap::Args;
 use tokio::sync::mpsc;
 
+use crate::client::{Client, ClientArgs};
+use crate::failure::Failure;
 use batches::{Batch, Ids};
 use progress::Progress;
 pub(crate) use rows::Format;
@@ -63,14 +65,6 @@ pub(crate) struct ImportArgs {
     files: Vec<PathBuf>,
 }
 
-/// Which server and app to import into.
-#[derive(Debug)]
-pub(crate) struct Target {
-    pub url: String,
-    pub app: AppId,
-    pub api_key: String,
-}
-
 /// A transaction, encoded; `rows` counts the rows up to its end.
 struct Encoded {
     seq: u64,
@@ -82,10 +76,15 @@ struct Encoded {
 ///
 /// # Errors
 /// A message for the user: what is wrong, where, and what to do.
-pub(crate) async fn run(args: ImportArgs, target: Target) -> Result<(), String> {
+pub(crate) async fn run(args: ImportArgs, client: ClientArgs) -> Result<(), Failure> {
+    let client = client.resolve()?;
+    Ok(import(args, client).await?)
+}
+
+async fn import(args: ImportArgs, client: Client) -> Result<(), String> {
     let reading = Reading { nulls: args.nulls.clone(), format: args.format };
     let (files, identity) = {
-        let options = options_text(&args, &target);
+        let options = options_text(&args, &client);
         let (paths, reading) = (args.files.clone(), reading.clone());
         let work = move || prepare(&paths, &reading, &options);
         tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??
@@ -94,7 +93,7 @@ pub(crate) async fn run(args: ImportArgs, target: Target) -> Result<(), String> 
     let total: u64 = files.iter().map(|file| file.examined.rows).sum();
     let state_path = args.state.clone().unwrap_or_else(|| state::default_folder().join(identity.file_name()));
 
-    let (uploader, site) = connect(&target, &state_path).await?;
+    let (uploader, site) = connect(&client, &state_path).await?;
     let durable = uploader.last_seq();
     let mut progress = Progress::new(total);
     let (sender, receiver) = mpsc::channel(ENCODED_AHEAD);
@@ -115,8 +114,8 @@ pub(crate) async fn run(args: ImportArgs, target: Target) -> Result<(), String> 
 }
 
 /// What besides the files' content makes an import this one.
-fn options_text(args: &ImportArgs, target: &Target) -> Vec<String> {
-    let mut texts = vec![target.url.clone(), target.app.to_string(), args.collection.to_string()];
+fn options_text(args: &ImportArgs, client: &Client) -> Vec<String> {
+    let mut texts = vec![client.url.clone(), client.app.to_string(), args.collection.to_string()];
     texts.push(args.id.join("\u{0}"));
     texts.push(args.nulls.join("\u{0}"));
     texts.push(format!("{:?} {}", args.format, args.skip_bad_rows.is_some()));
@@ -176,21 +175,18 @@ fn report_bad_rows(files: &[Prepared], aside: Option<&Path>) -> Result<(), Strin
 
 /// Connects as the site of the import's state, or as a new one. A server that does not know the site any more (its data
 /// was removed) gets the import anew.
-async fn connect(target: &Target, state_path: &Path) -> Result<(Uploader, SiteId), String> {
+async fn connect(client: &Client, state_path: &Path) -> Result<(Uploader, SiteId), String> {
     let state = State::load(state_path)?;
-    let mut settings = ConnectSettings::new(target.url.clone(), target.app.clone(), target.api_key.as_str());
+    let mut settings = ConnectSettings::new(client.url.clone(), client.app.clone(), client.api_key.as_str());
     settings.device = concat!("bigpeer import ", env!("CARGO_PKG_VERSION")).to_owned();
-    let key = settings.credentials.clone();
-    if let Some(state) = state {
-        settings.credentials = Credentials::Token { site: state.site, token: state.token.as_str().into() };
-        if let Ok(uploader) = Uploader::connect(settings.clone()).await {
-            return Ok((uploader, state.site));
-        }
-        settings.credentials = key;
-    }
-    let uploader = Uploader::connect(settings).await.map_err(|error| error.to_string())?;
-    let site = uploader.site();
-    State::new(site, uploader.token().reveal().to_owned()).save(state_path)?;
+    let known = state.map(|state| UploaderState { site: state.site, token: state.token.into() });
+    let uploader = match Uploader::connect(settings.clone(), known.clone()).await {
+        Err(PeerError::Refused(_)) if known.is_some() => Uploader::connect(settings, None).await,
+        other => other,
+    };
+    let uploader = uploader.map_err(|error| error.to_string())?;
+    let UploaderState { site, token } = uploader.state();
+    State::new(site, token.reveal().to_owned()).save(state_path)?;
     Ok((uploader, site))
 }
 
@@ -251,13 +247,16 @@ fn add_rows(
 }
 
 /// Pushes what is encoded and follows the acknowledgements to the end; answers the rows that are durable.
-async fn send(uploader: &Uploader, mut receiver: mpsc::Receiver<Encoded>, progress: &mut Progress) -> Result<u64, String> {
+async fn send(
+    uploader: &Uploader,
+    mut receiver: mpsc::Receiver<Encoded>,
+    progress: &mut Progress,
+) -> Result<u64, String> {
     let durable = uploader.last_seq();
-    let (mut rows, mut last, mut resumed) = (0, 0, false);
+    let (mut rows, mut resumed) = (0, false);
     // Ends of pushed transactions that are not acknowledged yet.
     let mut pending = std::collections::VecDeque::new();
     while let Some(Encoded { seq, rows: end, bytes }) = receiver.recv().await {
-        last = seq;
         if seq <= durable {
             rows = end;
             continue;
@@ -268,7 +267,7 @@ async fn send(uploader: &Uploader, mut receiver: mpsc::Receiver<Encoded>, progre
         }
         uploader.push(seq, bytes).await.map_err(|error| error.to_string())?;
         pending.push_back((seq, end));
-        let acknowledged = uploader.acknowledged();
+        let acknowledged = uploader.acknowledged().seq;
         while let Some((_, end)) = pending.pop_front_if(|(seq, _)| *seq <= acknowledged) {
             rows = end;
             progress.acknowledged(rows);
@@ -282,6 +281,5 @@ async fn send(uploader: &Uploader, mut receiver: mpsc::Receiver<Encoded>, progre
         rows = end;
         progress.acknowledged(rows);
     }
-    uploader.wait_acknowledged(last).await.map_err(|error| error.to_string())?;
     Ok(rows)
 }

@@ -24,7 +24,10 @@ impl Progress {
     /// Of `rows` in all.
     pub(super) fn new(rows: u64) -> Self {
         let plain = !std::io::stderr().is_terminal();
-        let bar = ProgressBar::with_draw_target(Some(rows), if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() });
+        let bar = ProgressBar::with_draw_target(
+            Some(rows),
+            if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() },
+        );
         let template = "{bar:32} {human_pos} of {human_len} documents, {per_sec}, {eta} left";
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self { bar, plain, begun: Instant::now(), last_line: Instant::now(), before: 0 }

@@ -13,7 +13,6 @@ use xxhash_rust::xxh3::Xxh3;
 const VERSION: u32 = 1;
 
 /// What must be the same for an import to be continued.
-#[derive(Debug)]
 pub(super) struct Identity {
     hasher: Xxh3,
 }
@@ -76,9 +75,8 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("cannot read the import's state {}: {error}", path.display())),
         };
-        let unusable = |what: String| {
-            format!("the import's state {} {what}; remove it to start the import anew", path.display())
-        };
+        let unusable =
+            |what: String| format!("the import's state {} {what}; remove it to start the import anew", path.display());
         let state: Self = serde_json::from_str(&text).map_err(|error| unusable(format!("is damaged ({error})")))?;
         if state.version == VERSION {
             Ok(Some(state))

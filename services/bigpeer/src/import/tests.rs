@@ -24,7 +24,8 @@ fn reading() -> Reading {
 fn read(name: &str, content: &[u8]) -> Result<(Vec<serde_json::Value>, Vec<String>), String> {
     let (_dir, path) = file(name, content);
     let Examined { source, rows, bad } = examine(&path, &reading()).map_err(|error| error.to_string())?;
-    let objects: Vec<_> = source.rows().unwrap().filter_map(Result::ok).map(|row| Value::Object(row.fields).to_json()).collect();
+    let objects: Vec<_> =
+        source.rows().unwrap().filter_map(Result::ok).map(|row| Value::Object(row.fields).to_json()).collect();
     assert_eq!(rows, objects.len() as u64, "examining counts what reading gives");
     Ok((objects, bad.iter().map(ToString::to_string).collect()))
 }
