@@ -99,7 +99,8 @@ impl ColumnType {
         }
     }
 
-    /// The Arrow field of a column of this type; JSON text is marked by metadata.
+    /// The Arrow field of a column of this type; JSON text is marked by metadata. Fields within it are not marked: what
+    /// is read from a file has no marks either, and must be of the same type.
     #[must_use]
     pub fn field(&self, name: &str) -> Field {
         let field = Field::new(name, self.data_type(), true);
@@ -127,11 +128,11 @@ impl ColumnType {
 }
 
 pub(crate) fn list_field(element: &ColumnType) -> FieldRef {
-    Arc::new(element.field("element"))
+    Arc::new(Field::new("element", element.data_type(), true))
 }
 
 pub(crate) fn struct_fields(fields: &[(Box<str>, ColumnType)]) -> Fields {
-    fields.iter().map(|(name, kind)| kind.field(name)).collect()
+    fields.iter().map(|(name, kind)| Field::new(&**name, kind.data_type(), true)).collect()
 }
 
 /// The columns of a segment, or of a whole collection.

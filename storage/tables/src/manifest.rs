@@ -57,6 +57,12 @@ pub struct SegmentMeta {
     pub ulid: Ulid,
     /// Length of the file in bytes.
     pub size: u64,
+    /// Checksum of the whole file.
+    pub crc32c: u32,
+    /// Length of the file's end that says how to read the rest: bloom filters, page indexes, metadata.
+    pub tail_bytes: u64,
+    /// Checksum of that end; checked whenever the file is opened.
+    pub tail_crc32c: u32,
     /// Rows in the file.
     pub rows: u32,
     /// Bytes of document states in the file, before compression.

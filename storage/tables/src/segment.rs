@@ -37,14 +37,13 @@ pub(crate) const VERSION_COLUMN: usize = 1;
 pub(crate) const ORDER_COLUMN: usize = 2;
 pub(crate) const CRDT_COLUMN: usize = 4;
 
-/// How much of the end of a file is read at first, in the hope that the footer is in it.
-const FOOTER_HINT: usize = 256 << 10;
-
 /// A file, and what is cached of it: footer and bloom filters, read when first needed.
 #[derive(Debug)]
 pub(crate) struct SegmentFile {
     pub(crate) path: Path,
-    pub(crate) size: u64,
+    size: u64,
+    tail_bytes: u64,
+    tail_crc32c: u32,
     footer: OnceCell<Arc<Footer>>,
 }
 
@@ -83,7 +82,8 @@ impl std::fmt::Debug for RowGroup {
 impl SegmentFile {
     pub(crate) fn new(app: &AppId, collection: &CollectionName, meta: &SegmentMeta) -> Self {
         let path = ObjectPath::Segment(app.clone(), collection.clone(), meta.ulid).to_path();
-        Self { path, size: meta.size, footer: OnceCell::new() }
+        let (tail_bytes, tail_crc32c) = (meta.tail_bytes, meta.tail_crc32c);
+        Self { path, size: meta.size, tail_bytes, tail_crc32c, footer: OnceCell::new() }
     }
 
     /// The footer, from the cache or the file. Readers that ask at once wait for one read.
@@ -92,7 +92,7 @@ impl SegmentFile {
     }
 
     pub(crate) fn reader(&self, objects: &Arc<dyn ObjectStore>) -> ObjectReader {
-        ObjectReader { objects: Arc::clone(objects), path: self.path.clone(), size: self.size }
+        ObjectReader { objects: Arc::clone(objects), path: self.path.clone(), size: self.size, tail: None }
     }
 
     /// Tells a damaged file from a store that does not answer.
@@ -107,7 +107,19 @@ impl SegmentFile {
     }
 
     async fn read_footer(&self, objects: &Arc<dyn ObjectStore>) -> Result<Footer, TablesError> {
-        let mut input = self.reader(objects);
+        // One read for everything that says how to read the rest.
+        let start = self.size.saturating_sub(self.tail_bytes);
+        let tail = objects.get_range(&self.path, start..self.size).await;
+        let tail = tail.map_err(|error| TablesError::objects(&self.path, error))?;
+        let found = crc32c::crc32c(&tail);
+        if found != self.tail_crc32c || tail.len() as u64 != self.tail_bytes {
+            let expected = self.tail_crc32c;
+            return Err(TablesError::corrupt(
+                &self.path,
+                format!("checksum {expected:08x} expected, {found:08x} found"),
+            ));
+        }
+        let mut input = ObjectReader { tail: Some((start, tail)), ..self.reader(objects) };
         let options =
             ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required).with_skip_arrow_metadata(true);
         let reader = ArrowReaderMetadata::load_async(&mut input, options).await.map_err(|error| self.error(error))?;
@@ -183,12 +195,30 @@ pub(crate) struct ObjectReader {
     objects: Arc<dyn ObjectStore>,
     path: Path,
     size: u64,
+    /// The end of the object, and where it starts, if it is at hand.
+    tail: Option<(u64, Bytes)>,
+}
+
+impl ObjectReader {
+    /// A range, if it is at hand.
+    fn at_hand(&self, range: &Range<u64>) -> Option<Bytes> {
+        let (start, tail) = self.tail.as_ref()?;
+        let from = usize::try_from(range.start.checked_sub(*start)?).ok()?;
+        let to = usize::try_from(range.end.checked_sub(*start)?).ok()?;
+        (from <= to && to <= tail.len()).then(|| tail.slice(from..to))
+    }
 }
 
 impl AsyncFileReader for ObjectReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
-        let read = self.objects.get_range(&self.path, range);
-        async move { read.await.map_err(|error| ParquetError::External(Box::new(error))) }.boxed()
+        async move {
+            if let Some(bytes) = self.at_hand(&range) {
+                return Ok(bytes);
+            }
+            let read = self.objects.get_range(&self.path, range).await;
+            read.map_err(|error| ParquetError::External(Box::new(error)))
+        }
+        .boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
@@ -205,7 +235,7 @@ impl AsyncFileReader for ObjectReader {
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
         async move {
             let size = self.size;
-            let mut reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_HINT));
+            let mut reader = ParquetMetaDataReader::new();
             if let Some(options) = options {
                 reader = reader
                     .with_column_index_policy(options.column_index_policy())

@@ -1,7 +1,7 @@
 //! Tables for SQL: a collection at a snapshot, as typed columns.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -96,7 +96,8 @@ pub(crate) struct Cache(Mutex<HashMap<CollectionName, Cached>>);
 
 #[derive(Clone, Debug)]
 struct Cached {
-    version: Arc<Version>,
+    /// Weak: what is cached must not keep files from being deleted.
+    version: Weak<Version>,
     overlay: Overlay,
     made: Arc<Made>,
 }
@@ -115,7 +116,7 @@ impl Cache {
         let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cache
             .get(collection)
-            .filter(|cached| Arc::ptr_eq(&cached.version, &snapshot.view.version))
+            .filter(|cached| std::ptr::eq(cached.version.as_ptr(), Arc::as_ptr(&snapshot.view.version)))
             .filter(|cached| cached.overlay.entries.ptr_eq(&overlay.entries))
             .map(|cached| Arc::clone(&cached.made))
     }
@@ -124,7 +125,7 @@ impl Cache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(collection.clone(), cached);
     }
 
-    /// Forgets everything: a cached table keeps its overlay and its files.
+    /// Forgets everything: a cached table keeps its overlay in memory.
     pub(crate) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -136,7 +137,7 @@ pub(crate) async fn table(snapshot: &Snapshot, collection: &CollectionName) -> R
         Some(made) => made,
         None => {
             let made = Arc::new(make(snapshot, collection, &overlay).await?);
-            let version = Arc::clone(&snapshot.view.version);
+            let version = Arc::downgrade(&snapshot.view.version);
             snapshot.context.tables.put(collection, Cached { version, overlay, made: Arc::clone(&made) });
             made
         }

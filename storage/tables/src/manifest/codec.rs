@@ -39,6 +39,9 @@ struct CollectionBody {
 struct SegmentBody {
     ulid: String,
     size: u64,
+    crc32c: u32,
+    tail_bytes: u64,
+    tail_crc32c: u32,
     rows: u32,
     state_bytes: u64,
     run: bool,
@@ -65,6 +68,9 @@ pub fn encode(manifest: &Manifest) -> Result<Vec<u8>, String> {
             segments.push(SegmentBody {
                 ulid: segment.ulid.to_string(),
                 size: segment.size,
+                crc32c: segment.crc32c,
+                tail_bytes: segment.tail_bytes,
+                tail_crc32c: segment.tail_crc32c,
                 rows: segment.rows,
                 state_bytes: segment.state_bytes,
                 run: segment.run,
@@ -150,6 +156,9 @@ fn read_segment(body: SegmentBody, blobs: &mut &[u8]) -> Result<SegmentMeta, Str
     let segment = SegmentMeta {
         ulid: Ulid::from_string(&body.ulid).map_err(|error| format!("segment '{}': {error}", body.ulid))?,
         size: body.size,
+        crc32c: body.crc32c,
+        tail_bytes: body.tail_bytes,
+        tail_crc32c: body.tail_crc32c,
         rows,
         state_bytes: body.state_bytes,
         run: body.run,
@@ -161,6 +170,9 @@ fn read_segment(body: SegmentBody, blobs: &mut &[u8]) -> Result<SegmentMeta, Str
         superseded: Arc::new(read_bitmap(body.superseded_bytes, rows, blobs)?),
         tombstones: Arc::new(read_bitmap(body.tombstone_bytes, rows, blobs)?),
     };
+    if segment.tail_bytes > segment.size {
+        return Err(format!("segment {}: its end is longer than the file", segment.ulid));
+    }
     if segment.min_key > segment.max_key || segment.min_lsn > segment.max_lsn {
         return Err(format!("segment {}: a range that ends before it starts", segment.ulid));
     }

@@ -9,8 +9,8 @@ use bigpeer_types::Lsn;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::metadata::{ParquetMetaData, SortingColumn};
+use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use roaring::RoaringBitmap;
 use ulid::Ulid;
@@ -144,10 +144,15 @@ impl SegmentWriter {
             self.write_pending()?;
         }
         let (Some((min_key, max_key)), Some((min_lsn, max_lsn))) = (self.keys, self.lsns) else { return Ok(None) };
-        let file = self.parquet.into_inner().map_err(encoding)?;
+        let metadata = self.parquet.finish().map_err(encoding)?;
+        let file = std::mem::take(self.parquet.inner_mut());
+        let tail = file.get(tail_start(&metadata, file.len())..).unwrap_or_default();
         let meta = SegmentMeta {
             ulid,
             size: file.len() as u64,
+            crc32c: crc32c::crc32c(&file),
+            tail_bytes: tail.len() as u64,
+            tail_crc32c: crc32c::crc32c(tail),
             rows: self.rows,
             state_bytes: self.state_bytes,
             run,
@@ -161,6 +166,15 @@ impl SegmentWriter {
         };
         Ok(Some((file, meta)))
     }
+}
+
+/// Where the bloom filters and indexes begin, behind the rows.
+fn tail_start(metadata: &ParquetMetaData, length: usize) -> usize {
+    let chunks = metadata.row_groups().iter().flat_map(|group| group.columns());
+    let offsets = chunks.flat_map(|chunk| {
+        [chunk.bloom_filter_offset(), chunk.column_index_offset(), chunk.offset_index_offset()].into_iter().flatten()
+    });
+    offsets.min().and_then(|offset| usize::try_from(offset).ok()).unwrap_or(length)
 }
 
 fn encoding(error: parquet::errors::ParquetError) -> TablesError {
@@ -235,6 +249,7 @@ fn properties(limits: GroupLimits) -> Result<WriterProperties, TablesError> {
         .set_created_by(concat!("bigpeer ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).map_err(encoding)?))
         .set_max_row_group_row_count(Some(limits.rows.max(BATCH_ROWS)))
+        .set_bloom_filter_position(BloomFilterPosition::End)
         .set_statistics_truncate_length(Some(BOUND_BYTES))
         .set_column_index_truncate_length(Some(BOUND_BYTES))
         .set_sorting_columns(Some(vec![SortingColumn { column_idx: 0, descending: false, nulls_first: false }]))

@@ -1,0 +1,18 @@
+//! Integration tests of the tables: a real log in memory, real object stores, a model of the truth beside them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests: what is not as expected ends them"
+)]
+
+mod faults;
+mod feeds;
+mod histories;
+mod model;
+mod pruning;
+mod shapes;
+mod store;
+mod tables;
+mod writers;
