@@ -235,11 +235,10 @@ fn in_list(node: Box<Node>, list: Vec<Node>, negated: bool) -> Node {
 }
 
 fn like(node: Box<Node>, pattern: Node, escape: Option<char>, kind: LikeKind, negated: bool) -> Result<Node, DqlError> {
-    Ok(match pattern {
-        Node::Const(Value::String(text)) => Node::Like { node, pattern: Pattern::new(kind, &text, escape)?, negated },
-        #[allow(clippy::wildcard_enum_match_arm, reason = "all that is not a constant")]
-        dynamic => Node::LikeDynamic { node, pattern: Box::new(dynamic), escape, kind, negated },
-    })
+    if let Node::Const(Value::String(text)) = &pattern {
+        return Ok(Node::Like { node, pattern: Pattern::new(kind, text, escape)?, negated });
+    }
+    Ok(Node::LikeDynamic { node, pattern: Box::new(pattern), escape, kind, negated })
 }
 
 /// A call; a constant regular expression is compiled now.

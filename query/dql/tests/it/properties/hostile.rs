@@ -19,7 +19,7 @@ pub(crate) fn document(fields: &Object) -> Document {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn any_text_is_parsed_or_refused(text in "\\PC{0,60}") {
