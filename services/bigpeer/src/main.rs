@@ -54,10 +54,10 @@ enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   bigpeer import --collection flights --id id flights.csv
-  bigpeer import --collection flights --id carrier,flight,date --null NA flights.csv.2012 flights.csv.2013 --format csv
-  bigpeer import --collection events events.ndjson            ids are made from the file's content
-Interrupted, the same command goes on where it stopped. A malformed row stops it before anything is sent, unless
---skip-bad-rows FILE sets such rows aside.")]
+  bigpeer import --collection flights --id carrier,flight,date --null NA 2012.csv 2013.csv
+  bigpeer import --collection events events.ndjson      ids follow from the file's content
+Interrupted, the same command goes on where it stopped. A malformed row stops it before
+anything is sent, unless --skip-bad-rows FILE sets such rows aside.")]
 struct ImportCommand {
     #[command(flatten)]
     import: import::ImportArgs,

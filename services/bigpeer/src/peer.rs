@@ -29,9 +29,9 @@ const REJECTED: u8 = 3;
   bigpeer peer --store ./phone subscribe \"SELECT * FROM flights WHERE carrier = 'UA'\"
   bigpeer peer --store ./phone sync
   bigpeer peer --store ./phone query 'SELECT COUNT(*) AS n FROM flights'
-  bigpeer peer --store ./phone query \"UPDATE flights SET gate = 'B7' WHERE _id = 1\"      works offline
-  bigpeer peer --store ./phone sync                                                     sends it
-  bigpeer peer --store ./phone watch                                                    stays connected
+  bigpeer peer --store ./phone query \"UPDATE flights SET gate = 'B7' WHERE _id = 1\"
+  bigpeer peer --store ./phone sync            the update was made offline; this sends it
+  bigpeer peer --store ./phone watch           stays connected
 Exit codes: 1 failed, 3 the server rejected local writes (they are undone here, and shown).")]
 pub(crate) struct PeerArgs {
     /// Directory of the peer's store; made if it does not exist

@@ -41,12 +41,12 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Flags of `bigpeer serve`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
-  bigpeer serve                                          data in ./data, on http://127.0.0.1:8080
-  bigpeer serve --data-dir /var/lib/bigpeer --no-dev     without a tenant, app and keys for development
-  bigpeer serve --listen 127.0.0.1:0                     on any free port; it is printed
-  bigpeer serve --config bigpeer.toml                    flags from a file:
-                                                           [serve]
-                                                           listen = \"0.0.0.0:8080\"
+  bigpeer serve                                data in ./data, on http://127.0.0.1:8080
+  bigpeer serve --data-dir /srv/bigpeer --no-dev
+  bigpeer serve --listen 127.0.0.1:0           on any free port; it is printed
+  bigpeer serve --config bigpeer.toml          flags from a file, such as:
+                                                 [serve]
+                                                 listen = \"0.0.0.0:8080\"
 A flag wins over the environment, the environment over the file.")]
 pub(crate) struct ServeArgs {
     /// Where everything is kept; made if it does not exist
