@@ -22,27 +22,23 @@ pub(super) enum Ids {
 }
 
 impl Ids {
-    /// The id of the `number`-th row of its file, and the fields that remain for the document.
-    fn take(&self, fields: &mut Object, number: u64) -> Result<DocId, String> {
+    /// The id of the `number`-th row of its file.
+    fn id(&self, fields: &Object, number: u64) -> Result<DocId, String> {
         let value = match self {
             Self::Generated { content } => {
                 let hash = xxhash_rust::xxh3::xxh3_128_with_seed(&content.to_le_bytes(), number);
                 Value::from(format!("{hash:032x}"))
             }
+            // The fields stay in the document, too: queries and joins name them as the file does.
             Self::Fields(names) => {
-                let take = |name: &String, fields: &mut Object| {
-                    fields.remove(name).ok_or_else(|| format!("the id field '{name}' is absent or null"))
+                let part = |name: &String| {
+                    let value = fields.get(name).cloned();
+                    value.ok_or_else(|| format!("the id field '{name}' is absent or null"))
                 };
                 match names.as_slice() {
-                    [name] => take(name, fields)?,
+                    [name] => part(name)?,
                     several => {
-                        // Fields of an object id stay in the document too: queries read them there.
-                        let parts = several.iter().map(|name| {
-                            let value = fields.get(name).cloned();
-                            value
-                                .map(|value| (name.as_str(), value))
-                                .ok_or_else(|| format!("the id field '{name}' is absent or null"))
-                        });
+                        let parts = several.iter().map(|name| Ok((name.as_str(), part(name)?)));
                         Value::Object(parts.collect::<Result<Object, String>>()?)
                     }
                 }
@@ -73,22 +69,16 @@ impl Batch {
     /// Adds a row.
     pub(super) fn add(&mut self, row: Row, number: u64, ids: &Ids) -> Result<(), RowError> {
         let Row { place, mut fields } = row;
-        let bad = |problem, fields: &Object| RowError::Row {
+        let bad = |problem: &str, fields: &Object| RowError::Row {
             place: place.clone(),
-            problem,
+            problem: problem.to_owned(),
             text: Value::Object(fields.clone()).to_json().to_string(),
         };
-        fields.remove("_id").map_or(Ok(()), |id| match ids {
-            // A field named `_id` is the id, unless another was asked for.
-            Ids::Fields(names) if names.as_slice() == ["_id"] => {
-                fields.insert("_id", id);
-                Ok(())
-            }
-            Ids::Fields(_) | Ids::Generated { .. } => {
-                Err(bad("the row has a field '_id'; pass --id _id to use it as the document's id".to_owned(), &fields))
-            }
-        })?;
-        let id = ids.take(&mut fields, number).map_err(|problem| bad(problem, &fields))?;
+        if fields.contains_key("_id") && !matches!(ids, Ids::Fields(names) if names.as_slice() == ["_id"]) {
+            return Err(bad("the row has a field '_id'; pass --id _id to use it as the document's id", &fields));
+        }
+        let id = ids.id(&fields, number).map_err(|problem| bad(&problem, &fields))?;
+        fields.remove("_id");
         self.weight += fields.heap_bytes();
         self.rows.push((id, fields));
         Ok(())
