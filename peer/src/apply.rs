@@ -419,3 +419,6 @@ fn plan_of(
 fn parse_id(key: &[u8]) -> Result<DocId, PeerError> {
     DocId::from_key(key).map_err(|error| PeerError::Damaged(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

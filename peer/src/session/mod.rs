@@ -1,5 +1,6 @@
 //! The background session: log in, connect, push, receive, and again after the connection was lost.
 
+mod active;
 mod backoff;
 mod end;
 mod link;

@@ -1,0 +1,144 @@
+//! Batches against a store, without a session: that they are whole, and how fast they are.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, Value};
+use bigpeer_protocol::{PeerEffect, pb};
+use bigpeer_types::{Hlc, HlcClock, Lsn, SiteId, SystemClock};
+
+use super::*;
+use crate::PeerSettings;
+use crate::signals::Signals;
+use crate::store::{Durability, Store};
+
+fn open(dir: &Path) -> (Store, Arc<Signals>) {
+    let signals = Arc::new(Signals::new());
+    (Store::open(dir, Arc::clone(&signals)).expect("opens"), signals)
+}
+
+async fn subscribe(store: &Store) -> (SubscriptionId, SessionIds) {
+    let query = "SELECT * FROM cars";
+    let subscribe = |work: &mut Work<'_>| work.add_subscription(query, "");
+    let (id, _) = store.write(Durability::Power, subscribe).await.expect("subscribes");
+    let evaluation = evaluation();
+    store.write(Durability::Power, move |work| prepare(work, &[id], &evaluation)).await.expect("prepares");
+    (id, [(1, id)].into_iter().collect())
+}
+
+fn evaluation() -> Evaluation {
+    Evaluation::new(&PeerSettings::new("unused"))
+}
+
+async fn apply_to(store: &Store, effects: Vec<PeerEffect>, ids: &SessionIds) -> Result<Applied, PeerError> {
+    let (ids, evaluation) = (ids.clone(), evaluation());
+    store.write(Durability::Process, move |work| apply(work, effects, &ids, &evaluation)).await
+}
+
+fn document(clock: &mut HlcClock, number: i64, fields: usize) -> Vec<u8> {
+    let names = (0..fields).map(|field| (format!("a_field_{field}"), Value::from(format!("a value of {number}"))));
+    let object: Object = names.collect();
+    let mut editor = Editor::new(&Document::new(), clock);
+    editor.insert(&object, ObjectMode::Map).expect("shallow");
+    editor.finish().expect("a change").encode()
+}
+
+fn page(numbers: std::ops::Range<i64>, clock: &mut HlcClock, fields: usize) -> PeerEffect {
+    let state = |number: i64| pb::State {
+        id: DocId::from_value(&Value::Int(number)).expect("an id").as_key().to_vec().into(),
+        state: document(clock, number, fields).into(),
+        lsn: Some(Lsn::new(1, 0).into()),
+        subscriptions: Vec::new(),
+    };
+    let states: Vec<pb::State> = numbers.map(state).collect();
+    let page = pb::Page {
+        subscriptions: vec![1],
+        collection: "cars".to_owned(),
+        snapshot: Some(Lsn::new(5, 0).into()),
+        position: states.last().map(|state| state.id.clone()).unwrap_or_default(),
+        states,
+        ..pb::Page::default()
+    };
+    let changes = pb::Changes { page: Some(page), ..pb::Changes::default() };
+    PeerEffect::Apply { changes, bytes: 0 }
+}
+
+fn caught_up(version: u64) -> PeerEffect {
+    PeerEffect::CaughtUp { subscriptions: vec![1], lsn: Lsn::new(version, 0) }
+}
+
+fn clock() -> HlcClock {
+    HlcClock::new(SiteId::new(9), Hlc::ZERO, Arc::new(SystemClock))
+}
+
+async fn count(store: &Store) -> usize {
+    let counting = |tables: &crate::store::Tables<'_>| {
+        let mut count = 0;
+        if let Some(number) = tables.collection_number(&CollectionName::new("cars").expect("valid"))? {
+            tables.scan_documents(number, |_, _| {
+                count += 1;
+                Ok(std::ops::ControlFlow::Continue(()))
+            })?;
+        }
+        Ok(count)
+    };
+    store.read(counting).await.expect("reads")
+}
+
+#[tokio::test]
+async fn a_batch_is_stored_whole_with_its_cursor_or_not_at_all() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, signals) = open(dir.path());
+    let (id, ids) = subscribe(&store).await;
+    let mut clock = clock();
+    apply_to(&store, vec![page(0..10, &mut clock, 2)], &ids).await.expect("applies");
+    let mut broken = page(20..30, &mut clock, 2);
+    if let PeerEffect::Apply { changes, .. } = &mut broken {
+        let page = changes.page.as_mut().expect("a page");
+        page.states[5].state = bytes::Bytes::from_static(b"not a state");
+    }
+    let bad = apply_to(&store, vec![page(10..20, &mut clock, 2), broken, caught_up(5)], &ids).await;
+    assert!(matches!(bad, Err(PeerError::Protocol(_))), "{bad:?}");
+    assert_eq!(count(&store).await, 10);
+    let stored = store.read(move |tables| tables.subscription(id)).await.expect("reads").expect("there");
+    assert_eq!((stored.cursor, stored.page.map(|page| page.0)), (None, Some(Lsn::new(5, 0))));
+    assert!(!signals.status.borrow().subscriptions[&id].caught_up);
+
+    apply_to(&store, vec![page(10..20, &mut clock, 2), caught_up(5)], &ids).await.expect("applies");
+    assert_eq!(count(&store).await, 20);
+    let stored = store.read(move |tables| tables.subscription(id)).await.expect("reads").expect("there");
+    assert_eq!((stored.cursor, stored.page), (Some(Lsn::new(5, 0)), None));
+    assert!(signals.status.borrow().subscriptions[&id].caught_up);
+}
+
+#[tokio::test]
+async fn the_clock_moves_past_what_was_seen() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, _signals) = open(dir.path());
+    let (_id, ids) = subscribe(&store).await;
+    let mut clock = clock();
+    apply_to(&store, vec![page(0..1, &mut clock, 1)], &ids).await.expect("applies");
+    assert_eq!(store.read(|tables| tables.clock()).await.expect("reads"), clock.last());
+}
+
+/// `cargo test --release -p bigpeer-peer -- --ignored --nocapture rate_of_a_first_sync`
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn rate_of_a_first_sync() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, _signals) = open(dir.path());
+    let (_id, ids) = subscribe(&store).await;
+    let mut clock = clock();
+    let (pages, per_page) = (400, 1000);
+    let made: Vec<PeerEffect> = (0..pages).map(|at| page(at * per_page..(at + 1) * per_page, &mut clock, 10)).collect();
+    let bytes = document(&mut clock, 1, 10).len();
+    let before = bigpeer_types::Clock::monotonic(&SystemClock);
+    let mut made = made.into_iter().peekable();
+    while made.peek().is_some() {
+        apply_to(&store, made.by_ref().take(20).collect(), &ids).await.expect("applies");
+    }
+    apply_to(&store, vec![caught_up(6)], &ids).await.expect("applies");
+    let took = bigpeer_types::Clock::monotonic(&SystemClock).saturating_sub(before);
+    let documents = pages * per_page;
+    println!("{documents} documents of {bytes} bytes in {took:?}: {:.0}/s", documents as f64 / took.as_secs_f64());
+}
