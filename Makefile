@@ -24,7 +24,7 @@ unit: ## unit, property and integration tests of every crate
 	$(CARGO) test --locked --workspace --exclude bigpeer-e2e
 
 e2e: build $(PYTHON) ## end-to-end tests through the real binary
-	$(CARGO) test --locked -p bigpeer-e2e -- --test-threads 2
+	$(CARGO) test --release --locked -p bigpeer-e2e -- --test-threads 2
 
 demo: build $(PYTHON) ## the story on real data: two devices, SQL and DuckDB on 336,776 flights
 	$(PYTHON) scripts/demo.py
