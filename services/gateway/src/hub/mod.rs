@@ -265,6 +265,3 @@ impl Shared {
 
 /// The collections that a batch touches and somebody listens to, with the documents touched.
 type Touched = BTreeMap<CollectionName, BTreeSet<bigpeer_crdt::DocId>>;
-
-#[cfg(test)]
-mod tests;

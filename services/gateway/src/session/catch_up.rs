@@ -18,8 +18,8 @@ use crate::hub::Matcher;
 /// How far a subscription has got.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Since {
-    /// Everything up to here was sent; [`Lsn::ZERO`]: nothing.
-    pub(super) lsn: Lsn,
+    /// Everything up to here was sent; none: nothing.
+    pub(super) lsn: Option<Lsn>,
     /// Only of the documents up to this key.
     pub(super) position: Option<DocId>,
 }
@@ -72,17 +72,13 @@ impl CatchUp {
     pub(super) fn new(members: Vec<Member>, snapshot: Snapshot, attached: bool) -> Option<Self> {
         let first = members.first()?;
         let collection = first.matcher.collection().clone();
-        let mut stages = VecDeque::new();
         let Since { lsn, position } = first.since.clone();
-        if lsn == Lsn::ZERO {
-            stages.push_back(Stage::Full { after: None });
-        } else {
-            if lsn < snapshot.lsn() || position.is_some() {
-                stages.push_back(Stage::Changed { since: lsn, until: position.clone() });
-            }
-            if position.is_some() {
-                stages.push_back(Stage::Full { after: position });
-            }
+        let mut stages = VecDeque::new();
+        if let Some(since) = lsn.filter(|since| *since < snapshot.lsn() || position.is_some()) {
+            stages.push_back(Stage::Changed { since, until: position.clone() });
+        }
+        if lsn.is_none() || position.is_some() {
+            stages.push_back(Stage::Full { after: position });
         }
         let batch = Vec::new().into_iter();
         Some(Self { members, collection, snapshot, attached, stages, stream: None, batch, page: None, position: None })
@@ -112,6 +108,8 @@ impl CatchUp {
     /// When documents cannot be read.
     pub(super) async fn next(&mut self, compression: pb::Compression) -> Result<Step, TablesError> {
         loop {
+            // What is in memory never waits; the session must get to its other events, and others to theirs.
+            tokio::task::coop::consume_budget().await;
             let Some(stage) = self.stages.front() else { return Ok(Step::Done) };
             if self.stream.is_none() {
                 self.stream = Some(self.snapshot.scan(&self.collection, self.scan(stage)));
@@ -136,8 +134,6 @@ impl CatchUp {
             };
             if let Some(batch) = batch {
                 self.batch = batch?.into_iter();
-                // A scan in memory never waits; the session has other things to do, too.
-                tokio::task::yield_now().await;
                 continue;
             }
             let ended = self.stages.pop_front();

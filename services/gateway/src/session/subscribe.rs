@@ -78,7 +78,7 @@ impl Session {
             let reached = tokio::time::timeout(TAIL_TIMEOUT, self.app.hub.reached(lsn)).await;
             reached.map_err(|_| unavailable())?;
         }
-        Ok(Some(Since { lsn, position }))
+        Ok(Some(Since { lsn: Some(lsn), position }))
     }
 
     pub(super) fn unsubscribe(&mut self, id: u32) {
@@ -104,7 +104,7 @@ impl Session {
         if let Some(lagged_at) = self.lagged_at.take() {
             for (id, since) in self.machine.put_back() {
                 if let Some(matcher) = self.subscriptions.get(&id) {
-                    let since = Since { lsn: since.max(lagged_at), position: None };
+                    let since = Since { lsn: Some(since.max(lagged_at)), position: None };
                     self.waiting.push(Member { id, matcher: Arc::clone(matcher), since });
                 }
             }
@@ -123,7 +123,7 @@ impl Session {
         let (collection, since) = (first.matcher.collection().clone(), first.since.clone());
         let same = |member: &Member| *member.matcher.collection() == collection && member.since == since;
         let members: Vec<Member> = self.waiting.iter().filter(|member| same(member)).cloned().collect();
-        let long = since.lsn == Lsn::ZERO || since.position.is_some();
+        let long = since.lsn.is_none() || since.position.is_some();
         let snapshot = if long {
             // Nothing is queued meanwhile; what changes until the end is a second, short catch-up.
             self.app.hub.snapshot()
@@ -168,7 +168,7 @@ impl Session {
             self.answer(effects);
             return;
         }
-        let since = Since { lsn: done.lsn(), position: None };
+        let since = Since { lsn: Some(done.lsn()), position: None };
         // Before others: what has changed meanwhile grows.
         let members = done.members().iter().map(|member| Member { since: since.clone(), ..member.clone() });
         self.waiting.splice(0..0, members);

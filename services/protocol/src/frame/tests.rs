@@ -29,7 +29,7 @@ fn the_bytes_of_messages_are_frozen() {
                 }),
                 pb::Compression::None,
             ),
-            "000a1f0a01011102010000000000001a01742a02080530033802420101 48ac02",
+            "000a1d0a01011102010000000000001a01742a0208053003380242010148ac02",
         ),
         (encode_frame(&push(2), pb::Compression::None), "0012080a06080112020707"),
         (
@@ -37,7 +37,7 @@ fn the_bytes_of_messages_are_frozen() {
                 &pb::GatewayMessage::from(pb::Accepted { seq: 9, lsn: Some(Lsn::new(300, 1).into()) }),
                 pb::Compression::None,
             ),
-            "001209080912050 8ac021001",
+            "0012090809120508ac021001",
         ),
         (
             encode_frame(
