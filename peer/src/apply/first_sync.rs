@@ -31,7 +31,9 @@ pub(crate) fn prepare(
     for id in ids {
         // One that was ended a moment ago is not there any more.
         let Some(subscription) = work.tables().subscription(*id)? else { continue };
-        let (subscription, plan) = plan_of(subscription, evaluation)?;
+        let (mut subscription, plan) = plan_of(subscription, evaluation)?;
+        // A cursor from before everything has seen nothing: a first sync says as much in fewer words.
+        subscription.cursor = subscription.cursor.filter(|cursor| *cursor > Lsn::ZERO);
         if subscription.cursor.is_none() && subscription.page.is_none() {
             begin(work, *id, &plan, false)?;
         }
