@@ -43,7 +43,6 @@ impl Health {
     }
 
     /// `GET /healthz` and `GET /readyz`.
-    #[must_use]
     pub fn router(&self) -> Router {
         Router::new()
             .route("/healthz", get(|| async { Json(json!({"alive": true})) }))

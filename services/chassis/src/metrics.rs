@@ -55,7 +55,6 @@ impl Metrics {
     }
 
     /// `GET /metrics`.
-    #[must_use]
     pub fn router(&self) -> Router {
         let handle = self.0.clone();
         let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

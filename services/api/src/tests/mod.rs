@@ -1,5 +1,7 @@
 //! The data API over a log in memory and an object store in memory, asked as a client would.
 
+mod faults;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -45,13 +47,18 @@ fn short() -> ApiSettings {
 }
 
 async fn world(settings: ApiSettings) -> World {
+    world_over(settings, |log| Arc::clone(log) as _).await
+}
+
+/// A world whose writes go through what `wrap` makes of its log.
+async fn world_over(settings: ApiSettings, wrap: impl FnOnce(&Arc<MemoryLog>) -> Arc<dyn TransactionLog>) -> World {
     let log = Arc::new(MemoryLog::new());
     let catalogue = Catalogue::open(Arc::clone(&log) as _, Arc::new(SystemClock), Arc::new(RandomIds)).await.unwrap();
     let stores = Arc::new(OpenStores::default());
     catalogue.create_tenant(&name("t")).await.unwrap();
     let context = ApiContext {
         catalogue: Arc::clone(&catalogue),
-        log: Arc::clone(&log) as _,
+        log: wrap(&log),
         stores: Arc::clone(&stores) as _,
         clock: Arc::new(SystemClock),
         ids: Arc::new(RandomIds),
