@@ -229,8 +229,7 @@ fn arguments(subscribe: &pb::Subscribe) -> Result<Object, String> {
     }
     let json = serde_json::from_str(&subscribe.arguments_json)
         .map_err(|error| format!("the arguments are not JSON: {error}"))?;
-    match Value::from_json(json).map_err(|error| error.to_string())? {
-        Value::Object(object) => Ok(object),
-        _ => Err("the arguments must be a JSON object".to_owned()),
-    }
+    let value = Value::from_json(json).map_err(|error| error.to_string())?;
+    let object = if let Value::Object(object) = value { Some(object) } else { None };
+    object.ok_or_else(|| "the arguments must be a JSON object".to_owned())
 }

@@ -1,5 +1,7 @@
 //! The gateway's end: each rule by example, and any messages in any order.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at the effects that it is about")]
+
 use super::*;
 use crate::limits::MAX_PUSH_TRANSACTIONS;
 use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! The peer's end: rules by example; any messages in any order; and both ends together over connections that break.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at the effects that it is about")]
+
 use super::*;
 use crate::gateway::{Admission, GatewayEffect, GatewaySession};
 use bytes::Bytes;
@@ -124,10 +126,8 @@ proptest! {
     fn any_messages_in_any_order_keep_the_invariants(greet: bool, all in prop::collection::vec(from_gateway(), 0..60)) {
         let hello = pb::Hello { last_seq: 8, credit: 100, ..Default::default() };
         let mut session = if greet { opened(hello, 2) } else { PeerSession::open(hello).0 };
-        let mut id = 0;
         let mut closed = false;
-        for message in all {
-            id += 1;
+        for (message, id) in all.into_iter().zip(1..) {
             let _ = session.subscribe(pb::Subscribe { id, ..Default::default() });
             if let Some(window) = session.push_window() {
                 session.push(vec![transaction(window.next_seq)]).unwrap();
