@@ -229,7 +229,7 @@ fn predicate(f: &mut Formatter<'_>, expr: &Expr) -> fmt::Result {
         f.write_char(')')
     } else if let Expr::InArray { expr, array, negated } = expr {
         infix(f, expr, *negated, "IN")?;
-        // `IN (a)` is a list of one; an array that needs parentheses gets brackets' neighbour, an index-free group.
+        // Never in parentheses: `IN (a)` is a list of one. The parser takes only what needs none.
         operand(f, array)
     } else if let Expr::Like { expr, pattern, escape, kind, negated } = expr {
         let word = match kind {

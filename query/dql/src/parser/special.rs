@@ -28,7 +28,7 @@ impl Parser<'_> {
                 self.quantified(Quantifier::Every)?
             }
             "ARRAY" => self.comprehension(false)?,
-            "OBJECT" if !called || !self.is_name_call() => match self.kind_ahead(1) {
+            "OBJECT" => match self.kind_ahead(1) {
                 // `object` can be a field.
                 Kind::Symbol("(" | "[" | "{" | ":" | "-") | Kind::Text(_) | Kind::Quoted(_) => {
                     self.comprehension(true)?
@@ -39,11 +39,6 @@ impl Parser<'_> {
             _ => return Ok(None),
         };
         Ok(Some(form))
-    }
-
-    /// No function is called `object`, so `OBJECT (` always begins a comprehension.
-    fn is_name_call(&self) -> bool {
-        false
     }
 
     fn case(&mut self) -> Result<Tall, DqlError> {

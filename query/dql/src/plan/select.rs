@@ -148,7 +148,6 @@ impl SelectPlan {
     #[must_use]
     pub fn run(self) -> SelectRun {
         let keep = self.limit.map_or(usize::MAX, |limit| limit.saturating_add(self.offset));
-        // Without LIMIT 0 nothing is settled before groups are complete.
         let sorter = Sorter::new(Arc::clone(&self.descending), keep);
         SelectRun { plan: self, sorter, groups: BTreeMap::new(), seen: BTreeSet::new(), held: Held::default() }
     }
