@@ -11,6 +11,8 @@
 
 mod codec;
 mod repository;
+#[cfg(test)]
+mod tests;
 
 pub use codec::{decode, encode};
 pub(crate) use repository::{Committed, Repository};

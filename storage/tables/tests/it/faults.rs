@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use bigpeer_crdt::Value;
-use bigpeer_tables::{Extent, TablesError};
+use bigpeer_tables::{Extent, Scan, TablesError};
 use futures::stream::{BoxStream, StreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -278,7 +278,7 @@ async fn read_everything(world: &World) -> std::result::Result<(), TablesError> 
     let store = world.try_open().await?;
     store.wait_for(world.truth.last()).await?;
     for name in store.snapshot().collections() {
-        let mut scan = store.snapshot().scan(&name, Default::default());
+        let mut scan = store.snapshot().scan(&name, Scan { deleted: true, ..Scan::default() });
         while let Some(batch) = scan.next().await {
             batch?;
         }

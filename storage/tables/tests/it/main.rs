@@ -9,6 +9,7 @@
 
 mod faults;
 mod feeds;
+mod golden;
 mod histories;
 mod model;
 mod pruning;

@@ -83,12 +83,14 @@ async fn garbage_is_deleted_but_not_what_a_snapshot_reads() {
     }
     store.wait_for(world.truth.last()).await.unwrap();
     writer.flush().await.unwrap();
-    let orphan = object_store::path::Path::from("apps/app/tables/c/segments/01HEXXXXXXXXXXXXXXXXXXXXXX.parquet");
+    let orphan = object_store::path::Path::from("apps/app/tables/c/segments/01HF7YAT00XXXXXXXXXXXXXXXX.parquet");
     world.objects.put_opts(&orphan, "not yet committed".into(), Default::default()).await.unwrap();
 
     writer.collect_garbage().await.unwrap();
     check(&old, &world.truth).await;
     drop(old);
+    // Feeds may still ask for what led to the newest manifest; with one more they may not.
+    writer.compact(&c, Extent::Full).await.unwrap();
     let files = || async {
         let all: Vec<_> = world.objects.list(None).try_collect().await.unwrap();
         all.into_iter().map(|object| object.location.to_string()).collect::<Vec<_>>()

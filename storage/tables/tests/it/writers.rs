@@ -101,7 +101,7 @@ async fn a_writer_that_slept_through_many_manifests_cannot_revive_a_deleted_numb
 #[tokio::test]
 async fn a_reader_in_another_process_follows_manifests_when_the_log_is_trimmed() {
     use bigpeer_log::TransactionLog as _;
-    let mut world = world(20).await;
+    let world = world(20).await;
     let reader = world.caught_up().await;
     let owner = world.caught_up().await;
     let writer = owner.writer().await.unwrap();
