@@ -36,18 +36,14 @@ pub(crate) fn decode(pushed: &pb::PushedTransaction, site: SiteId) -> Result<Tra
     let bad =
         |reason: String| pb::Close::new(CloseCode::CloseProtocolError, format!("transaction {}: {reason}", pushed.seq));
     let transaction = Transaction::decode(pushed.transaction.clone()).map_err(|error| bad(error.to_string()))?;
-    for change in transaction.changes() {
-        let header = Document::validate_encoded(&change.delta).map_err(|error| bad(error.to_string()))?;
-        match header.writers {
-            Writers::Nobody => {}
-            Writers::One(writer) if writer == site => {}
-            Writers::One(_) | Writers::Several => {
-                let message = format!("transaction {} bears stamps of another site", pushed.seq);
-                return Err(pb::Close::new(CloseCode::CloseForeignSite, message));
-            }
+    match transaction.writers() {
+        Writers::Nobody => Ok(transaction),
+        Writers::One(writer) if writer == site => Ok(transaction),
+        Writers::One(_) | Writers::Several => {
+            let message = format!("transaction {} bears stamps of another site", pushed.seq);
+            Err(pb::Close::new(CloseCode::CloseForeignSite, message))
         }
     }
-    Ok(transaction)
 }
 
 /// What can be said without looking at documents.
