@@ -233,7 +233,7 @@ impl Peer {
     async fn wait_subscription(
         &self,
         id: SubscriptionId,
-        reached: impl Fn(&crate::SubscriptionStatus) -> Option<Lsn>,
+        reached: impl Fn(&crate::SubscriptionStatus) -> Option<Lsn> + Send + Sync,
     ) -> Result<Lsn, PeerError> {
         self.wait(|status| match status.subscriptions.get(&id) {
             None => Some(Err(PeerError::NoSubscription(id.get()))),
@@ -247,7 +247,7 @@ impl Peer {
     }
 
     /// Waits for `done` to answer, or for the session to be such that it never will.
-    async fn wait<T>(&self, done: impl Fn(&Status) -> Option<Result<T, PeerError>>) -> Result<T, PeerError> {
+    async fn wait<T>(&self, done: impl Fn(&Status) -> Option<Result<T, PeerError>> + Send) -> Result<T, PeerError> {
         let mut status = self.signals.status.subscribe();
         loop {
             {

@@ -202,14 +202,13 @@ impl Pump {
             .await
             .map_err(|_| PeerError::Unreachable("no welcome within the time allowed".to_owned()))??;
         for effect in welcome {
-            match effect {
-                PeerEffect::Welcomed(welcome) => {
-                    self.acknowledge(welcome.last_seq, Lsn::ZERO);
-                    self.sent = 0;
-                    return Ok((link, welcome.last_seq));
-                }
-                PeerEffect::Closed(close) => return Err(closed(&close)),
-                _other => {}
+            if let PeerEffect::Welcomed(welcome) = effect {
+                self.acknowledge(welcome.last_seq, Lsn::ZERO);
+                self.sent = 0;
+                return Ok((link, welcome.last_seq));
+            }
+            if let PeerEffect::Closed(close) = effect {
+                return Err(closed(&close));
             }
         }
         Err(PeerError::Protocol("the session did not begin with a welcome".to_owned()))

@@ -26,7 +26,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// What is to be written.
 enum Outgoing {
-    Message(pb::PeerMessage, pb::Compression),
+    Message(Box<pb::PeerMessage>, pb::Compression),
     Ping,
     Close,
 }
@@ -86,7 +86,7 @@ impl Link {
         for effect in effects {
             if let PeerEffect::Send(message) = effect {
                 // A writer that is gone shows as the end of what comes in.
-                let _gone = self.outgoing.send(Outgoing::Message(message, self.session.compression()));
+                let _gone = self.outgoing.send(Outgoing::Message(Box::new(message), self.session.compression()));
             } else {
                 others.push(effect);
             }
@@ -155,7 +155,7 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut queue: mpsc::UnboundedR
         while let Some(outgoing) = next {
             let written = match outgoing {
                 Outgoing::Message(message, compression) => {
-                    sink.feed(Message::Binary(encode_frame(&message, compression).message)).await
+                    sink.feed(Message::Binary(encode_frame(&*message, compression).message)).await
                 }
                 Outgoing::Ping => sink.feed(Message::Ping(bytes::Bytes::new())).await,
                 Outgoing::Close => {

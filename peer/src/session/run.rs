@@ -149,10 +149,11 @@ impl Runner {
             .await
             .map_err(|_| PeerError::Unreachable("no welcome within the time allowed".to_owned()))??;
         for effect in welcome {
-            match effect {
-                PeerEffect::Welcomed(welcome) => return Ok((link, welcome, token)),
-                PeerEffect::Closed(close) => return Err(Ended::Closed(close)),
-                _other => {}
+            if let PeerEffect::Welcomed(welcome) = effect {
+                return Ok((link, welcome, token));
+            }
+            if let PeerEffect::Closed(close) = effect {
+                return Err(Ended::Closed(close));
             }
         }
         Err(Ended::Failed(PeerError::Protocol("the session did not begin with a welcome".to_owned())))

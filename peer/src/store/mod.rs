@@ -111,11 +111,13 @@ impl Inner {
 
 /// SQLite's "file is not a database" as an answer that says what to do.
 fn not_a_store(dir: &Path, error: PeerError) -> PeerError {
-    match &error {
-        PeerError::Store(inner) if inner.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
-            PeerError::NotAStore { path: dir.to_owned(), reason: "peer.db is not a database".to_owned() }
-        }
-        PeerError::NotAStore { reason, .. } => PeerError::NotAStore { path: dir.to_owned(), reason: reason.clone() },
-        _other => error,
+    if let PeerError::Store(inner) = &error
+        && inner.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase)
+    {
+        return PeerError::NotAStore { path: dir.to_owned(), reason: "peer.db is not a database".to_owned() };
     }
+    if let PeerError::NotAStore { reason, .. } = error {
+        return PeerError::NotAStore { path: dir.to_owned(), reason };
+    }
+    error
 }

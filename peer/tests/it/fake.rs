@@ -576,8 +576,6 @@ fn plan_of(subscribe: &pb::Subscribe) -> Result<SelectPlan, String> {
         },
     };
     let statement = bigpeer_dql::parse(&subscribe.query).map_err(|error| error.to_string())?;
-    match statement.bind(&arguments, Mode::default(), &RandomIds).map_err(|error| error.to_string())? {
-        Plan::Select(plan) => Ok(plan),
-        other => Err(format!("{other:?}")),
-    }
+    let plan = statement.bind(&arguments, Mode::default(), &RandomIds).map_err(|error| error.to_string())?;
+    if let Plan::Select(plan) = plan { Ok(plan) } else { Err(format!("{plan:?}")) }
 }

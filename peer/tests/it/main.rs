@@ -1,6 +1,8 @@
 //! The peer from outside: its store on disk, and its sessions with a small gateway in this process. The real server is
 //! met in tests/e2e.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
 mod convergence;
 mod crash;
 mod fake;
