@@ -50,7 +50,20 @@ pub(crate) fn api_error(error: &DataFusionError) -> ApiError {
 
 /// A statement that cannot be carried out as it stands.
 pub(crate) fn statement(message: &str) -> ApiError {
-    ApiError::new(ErrorCode::InvalidStatement, message.trim())
+    ApiError::new(ErrorCode::InvalidStatement, plain(message))
+}
+
+/// DataFusion's message without what it says about itself: kinds of errors from inside, and where to report its bugs.
+fn plain(message: &str) -> String {
+    const REPORT: (&str, &str) = ("\nThis issue was likely caused by a bug", "datafusion/issues.");
+    let mut text = message.replace("Internal error: ", "").replace("Error during planning: ", "");
+    text = text.replace("Execution error: ", "");
+    if let Some(start) = text.find(REPORT.0) {
+        let end =
+            text.get(start..).and_then(|rest| rest.find(REPORT.1)).map_or(text.len(), |at| start + at + REPORT.1.len());
+        text.replace_range(start..end, "");
+    }
+    text.trim().to_owned()
 }
 
 fn memory_exhausted() -> ApiError {

@@ -98,6 +98,7 @@ async fn errors_of_sql_say_what_and_where() {
         ("SELECT y FROM c", "y", Some(json!({"line": 1, "column": 8}))),
         ("SELECT * FROM d", "d", None),
         ("SELECT nope(x) FROM c", "nope", None),
+        ("SELECT avg(text) FROM c", "avg", None),
         ("SELECT x / 0 FROM c", "ivi", None),
         ("SELECT CAST(text AS BIGINT) FROM c", "a", None),
         ("SELECT x FROM c GROUP BY text", "x", None),
