@@ -136,22 +136,27 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A set of small numbers; up to 256 without allocation.
+/// A set of small numbers; up to 64 without allocation.
 #[derive(Debug)]
 pub(crate) struct BitSet {
-    words: smallvec::SmallVec<[u64; 4]>,
+    first: u64,
+    more: Vec<u64>,
     missing: usize,
 }
 
 impl BitSet {
     /// None of the numbers below `len`.
+    #[inline]
     pub(crate) fn new(len: usize) -> Self {
-        Self { words: smallvec::smallvec![0; len.div_ceil(64)], missing: len }
+        let more = if len <= 64 { Vec::new() } else { vec![0; len.div_ceil(64) - 1] };
+        Self { first: 0, more, missing: len }
     }
 
+    /// Adds a number below the length.
     #[inline]
     pub(crate) fn insert(&mut self, number: usize) {
-        if let Some(word) = self.words.get_mut(number / 64) {
+        let word = if number < 64 { Some(&mut self.first) } else { self.more.get_mut(number / 64 - 1) };
+        if let Some(word) = word {
             let bit = 1 << (number % 64);
             self.missing -= usize::from(*word & bit == 0);
             *word |= bit;
@@ -159,6 +164,7 @@ impl BitSet {
     }
 
     /// Whether every number below the length is in.
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.missing == 0
     }

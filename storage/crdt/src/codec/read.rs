@@ -229,10 +229,7 @@ impl Joiner<'_, '_> {
         }
         if slots & COUNTER != 0 {
             let count = self.reader.count(LEAST_CONTRIBUTION)?;
-            for _ in 0..count {
-                let contribution = self.contribution()?;
-                into.join_contribution(&contribution, floor);
-            }
+            into.join_counter((0..count).map(|_| self.contribution()), floor)?;
         }
         if slots & ATTACHMENT != 0 {
             let attached = self.attached()?;

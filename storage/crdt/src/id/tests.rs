@@ -104,7 +104,7 @@ fn ids() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn key_order_is_the_order_of_ids(a in ids(), b in ids()) {

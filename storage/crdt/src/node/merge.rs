@@ -40,7 +40,7 @@ impl<'k> Incoming<'k> for Entries<'k> {
 }
 
 /// Up to how many comparisons and moves keys are inserted one by one; more are merged in one walk over both sides.
-const FEW: usize = 4096;
+pub(super) const FEW: usize = 4096;
 
 /// Merges `count` entries into a sorted map. A node that is empty after its join is not kept.
 ///

@@ -12,6 +12,8 @@
 
 mod merge;
 
+use std::convert::Infallible;
+
 use bigpeer_types::{Hlc, Stamp};
 
 use crate::attachment::Attachment;
@@ -161,10 +163,11 @@ impl Node {
         if !rest.map.is_empty() {
             let mut entries = Entries { left: &rest.map, floor };
             let done = merge_into(&mut self.rest_mut().map, rest.map.len(), &mut entries);
-            done.unwrap_or_else(|never| match never {});
+            done.unwrap_or_else(|never: Infallible| match never {});
         }
-        for contribution in &rest.counter {
-            self.join_contribution(contribution, floor);
+        if !rest.counter.is_empty() {
+            let done = self.join_counter(rest.counter.iter().copied().map(Ok), floor);
+            done.unwrap_or_else(|never: Infallible| match never {});
         }
         if let Some(attached) = &rest.attachment {
             self.join_attached(attached, floor);
@@ -244,19 +247,40 @@ impl Node {
         }
     }
 
-    pub(crate) fn join_contribution(&mut self, contribution: &Contribution, floor: Floor) {
-        if Some(contribution.started) <= floor {
-            return;
-        }
+    /// Joins contributions, which come with ascending `started`.
+    pub(crate) fn join_counter<E>(
+        &mut self,
+        parts: impl ExactSizeIterator<Item = Result<Contribution, E>>,
+        floor: Floor,
+    ) -> Result<(), E> {
         let counter = &mut self.rest_mut().counter;
-        match counter.binary_search_by_key(&contribution.started, |probe| probe.started) {
-            Ok(at) => {
-                if let Some(own) = counter.get_mut(at) {
-                    own.join(contribution);
-                }
+        let many = parts.len().saturating_mul(counter.len()) > merge::FEW;
+        for part in parts {
+            let part = part?;
+            if Some(part.started) <= floor {
+                continue;
             }
-            Err(at) => counter.insert(at, *contribution),
+            if many {
+                counter.push(part);
+                continue;
+            }
+            match counter.binary_search_by_key(&part.started, |probe| probe.started) {
+                Ok(at) => counter.iter_mut().skip(at).take(1).for_each(|own| own.join(&part)),
+                Err(at) => counter.insert(at, part),
+            }
         }
+        if many {
+            // Two ascending runs: the sort is one walk.
+            counter.sort_by_key(|part| part.started);
+            counter.dedup_by(|later, own| {
+                let same = later.started == own.started;
+                if same {
+                    own.join(later);
+                }
+                same
+            });
+        }
+        Ok(())
     }
 
     pub(crate) fn join_attached(&mut self, attached: &Attached, floor: Floor) {

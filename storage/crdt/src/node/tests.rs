@@ -176,7 +176,7 @@ fn sets() -> impl Strategy<Value = Vec<Fact>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn joins_are_unions_of_facts(facts in sets(), order in prop::collection::vec(any::<Index>(), 0..40), split: Index) {
@@ -254,6 +254,32 @@ fn wide_maps_merge_as_narrow_ones() {
         let mut root = Node::default();
         root.rest_mut().map.push((key.clone(), node.clone()));
         one_by_one.join(&Document::from_parts(None, root));
+    }
+    assert_eq!(join(&a, &b), one_by_one);
+    assert_eq!(join(&b, &a), one_by_one);
+    let mut streamed = a.clone();
+    streamed.join_encoded(&b.encode()).unwrap();
+    assert_eq!(streamed, one_by_one);
+}
+
+/// As above, for counters with many contributions.
+#[test]
+fn wide_counters_merge_as_narrow_ones() {
+    let wide = |from: u64, step: usize| {
+        let parts = (from..600).step_by(step).map(|number| {
+            let started = Stamp::new(Hlc::from_bits(number), SiteId::new(1));
+            Contribution { started, last: started.hlc, increments: number * from, decrements: number / from }
+        });
+        let mut child = Node::default();
+        child.rest_mut().counter = parts.collect();
+        let mut root = Node::default();
+        root.rest_mut().map.push(("n".into(), child));
+        Document::from_parts(None, root)
+    };
+    let (a, b) = (wide(1, 2), wide(3, 3));
+    let mut one_by_one = a.clone();
+    for part in b.root.child("n").unwrap().counter() {
+        one_by_one.join(&state(&Fact::Contribution(vec!["n"], *part)));
     }
     assert_eq!(join(&a, &b), one_by_one);
     assert_eq!(join(&b, &a), one_by_one);

@@ -52,7 +52,7 @@ fn run(steps: Vec<(usize, Step)>) -> (Vec<Site>, Vec<Document>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn sites_that_have_seen_the_same_are_equal(steps in steps(), order in prop::collection::vec(any::<Index>(), 0..40)) {

@@ -105,7 +105,7 @@ fn sample(edits: &[Edit]) -> Vec<Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn random_bytes(mut bytes in prop::collection::vec(any::<u8>(), 0..200), version: bool) {
