@@ -59,6 +59,14 @@ impl Document {
         Self::default()
     }
 
+    /// The deletion alone, without what was deleted: what somebody who held the document has to join, so that it is gone
+    /// there, too, and a later insert starts empty. None when nothing was deleted, or the document is visible all the same.
+    #[must_use]
+    pub fn tombstone(&self) -> Option<Self> {
+        let deleted = self.deleted.filter(|_| !self.is_visible())?;
+        Some(Self { deleted: Some(deleted), root: Node::default() })
+    }
+
     /// From parts that may hold dead content only in `deleted`.
     pub(crate) fn from_parts(deleted: Option<Stamp>, root: Node) -> Self {
         let mut document = Self { deleted: None, root };

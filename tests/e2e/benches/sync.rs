@@ -71,7 +71,10 @@ async fn propagation(dir: &Path) {
         peers.push(peer);
     }
     let (writer, reader) = (&peers[0], &peers[1]);
-    writer.execute("INSERT INTO pings DOCUMENTS ({'_id': 1, 'n': -1}) ON ID CONFLICT DO UPDATE", Params::new()).await.expect("inserted");
+    writer
+        .execute("INSERT INTO pings DOCUMENTS ({'_id': 1, 'n': -1}) ON ID CONFLICT DO UPDATE", Params::new())
+        .await
+        .expect("inserted");
     let mut live = reader.observe("SELECT n FROM pings WHERE _id = 1", Params::new()).expect("observed");
     let mut times = Vec::with_capacity(WRITES);
     for n in 0..WRITES {
@@ -91,7 +94,9 @@ async fn propagation(dir: &Path) {
     let (raw50, raw99) = (percentile_ms(&mut raw, 50), percentile_ms(&mut raw, 99));
     let target = 2.0 * raw50 + 2.0;
     let met = if p50 <= target { "met" } else { "MISSED" };
-    println!("propagation p50\t{p50:.3}\tms\ttarget ≤ two commits + 2 ms = {target:.2}: {met}; writer's and reader's stores included");
+    println!(
+        "propagation p50\t{p50:.3}\tms\ttarget ≤ two commits + 2 ms = {target:.2}: {met}; writer's and reader's stores included"
+    );
     println!("propagation p99\t{p99:.3}\tms\t{half} of {WRITES} writes took at most the p50");
     println!("raw overwrite and fdatasync p50\t{raw50:.3}\tms\tsame run");
     println!("raw overwrite and fdatasync p99\t{raw99:.3}\tms\tsame run");

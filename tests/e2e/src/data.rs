@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The package's tables as CSV files.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Flights {
     dir: PathBuf,
 }

@@ -5,4 +5,4 @@ mod data;
 mod server;
 
 pub use data::{Flights, python};
-pub use server::{Credentials, Server, free_port, wait_until};
+pub use server::{Credentials, Server, binary, wait_until};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// What `dev-credentials.json` holds.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Credentials {
     pub url: String,
     pub app: String,
@@ -18,6 +18,7 @@ pub struct Credentials {
 }
 
 /// A server process with its data directory. Killed (kill -9) when dropped.
+#[derive(Debug)]
 pub struct Server {
     child: Option<Child>,
     data_dir: PathBuf,
@@ -34,8 +35,7 @@ pub fn binary() -> PathBuf {
 }
 
 /// A port that was free a moment ago; kept over restarts, so that peers find the server again.
-#[must_use]
-pub fn free_port() -> u16 {
+fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
@@ -67,7 +67,8 @@ impl Server {
     }
 
     fn spawn(&mut self, args: &[&str]) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("the log file opens");
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("the log file opens");
         let child = Command::new(binary())
             .arg("serve")
             .arg("--data-dir")

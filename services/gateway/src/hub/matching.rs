@@ -184,6 +184,14 @@ impl Shown<'_> {
         part.has.sort_unstable();
         let collection = self.change.collection.as_str();
         let left: Vec<u32> = part.had.iter().filter(|id| part.has.binary_search(id).is_err()).copied().collect();
+        let tombstone = self.after.tombstone().filter(|_| !left.is_empty());
+        if let Some(tombstone) = tombstone {
+            // It left because it was deleted: the peer keeps the deletion, so that a later insert of its starts empty.
+            let content = (!own).then(|| pb::change::Content::State(tombstone.encode().into()));
+            let (collection, id) = (collection.to_owned(), self.id());
+            delivery.changes.push(pb::Change { collection, id, content, subscriptions: part.had });
+            return;
+        }
         if !left.is_empty() {
             delivery.left.push(pb::LeftDocument {
                 collection: collection.to_owned(),

@@ -212,7 +212,11 @@ impl CatchUp {
         }
         if !full && !rest.is_empty() {
             let ids: &[u32] = if matching.is_empty() { &[] } else { &rest };
-            self.page().left(scanned.id.as_key(), document.max_hlc(), ids);
+            // Of what was deleted the peer keeps the deletion, so that a later insert of its starts empty.
+            match document.tombstone() {
+                Some(tombstone) => self.page().state(scanned.id.as_key(), &tombstone.encode(), scanned.lsn, ids),
+                None => self.page().left(scanned.id.as_key(), document.max_hlc(), ids),
+            }
         }
         Ok(Taken::Yes)
     }

@@ -1,5 +1,6 @@
 //! Bad input: clear errors, nothing lost, and the server goes on.
 
+use std::io::Write;
 use std::process::Command;
 
 use bigpeer_e2e::Server;
@@ -10,7 +11,9 @@ use tokio_tungstenite::tungstenite::{Message, http::HeaderValue};
 
 /// The server still takes a write and reads it back.
 async fn assert_goes_on(server: &Server) {
-    server.dql("INSERT INTO alive DOCUMENTS (:doc) ON ID CONFLICT DO UPDATE", json!({"doc": {"_id": "x", "ok": true}})).await;
+    server
+        .dql("INSERT INTO alive DOCUMENTS (:doc) ON ID CONFLICT DO UPDATE", json!({"doc": {"_id": "x", "ok": true}}))
+        .await;
     let answer = server.dql("SELECT * FROM alive WHERE _id = 'x'", json!({})).await;
     assert_eq!(answer["items"], json!([{"_id": "x", "ok": true}]));
 }
@@ -66,15 +69,23 @@ async fn a_wrong_key_and_another_apps_id_get_nothing() {
     let other = other["id"].as_str().unwrap().to_owned();
 
     let statement = json!({"statement": "SELECT * FROM secrets"});
-    for (app, key) in [(credentials.app.as_str(), "wrong"), (other.as_str(), credentials.api_key.as_str()), ("no-such-app", credentials.api_key.as_str())] {
+    for (app, key) in [
+        (credentials.app.as_str(), "wrong"),
+        (other.as_str(), credentials.api_key.as_str()),
+        ("no-such-app", credentials.api_key.as_str()),
+    ] {
         for path in [format!("/{app}/api/v4/store/execute"), format!("/{app}/sql"), format!("/{app}/auth/login")] {
-            let body = if path.ends_with("sql") { json!({"query": "SELECT * FROM secrets"}) } else { statement.clone() };
+            let body =
+                if path.ends_with("sql") { json!({"query": "SELECT * FROM secrets"}) } else { statement.clone() };
             let (status, answer) = server.post_as(key, &path, &body).await;
             assert_eq!(status, 401, "{path}: {answer}");
             assert!(!answer.to_string().contains("swordfish"));
         }
     }
-    assert!(!server.log().contains(&credentials.api_key) && !server.log().contains(&credentials.admin_token), "a secret is in the log");
+    assert!(
+        !server.log().contains(&credentials.api_key) && !server.log().contains(&credentials.admin_token),
+        "a secret is in the log"
+    );
     assert_goes_on(&server).await;
 }
 
@@ -87,7 +98,9 @@ async fn a_frame_of_random_bytes_closes_that_session_only() {
         let mut request = url.as_str().into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("bigpeer.sync.v1"));
         let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
-        let bytes: Vec<u8> = (0..256_u64).map(|i| (i.wrapping_mul(seed.wrapping_mul(2_654_435_761) + 97) >> 3).to_le_bytes()[0]).collect();
+        let bytes: Vec<u8> = (0..256_u64)
+            .map(|i| (i.wrapping_mul(seed.wrapping_mul(2_654_435_761) + 97) >> 3).to_le_bytes()[0])
+            .collect();
         socket.send(Message::Binary(bytes.into())).await.unwrap();
         // The server says why and closes; it must not hang.
         let closed = tokio::time::timeout(std::time::Duration::from_secs(20), async {
@@ -109,7 +122,8 @@ struct SmallDisk(std::path::PathBuf);
 impl SmallDisk {
     fn mount(path: std::path::PathBuf, size: &str) -> Option<Self> {
         std::fs::create_dir_all(&path).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path).output();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&path).output();
         mounted.is_ok_and(|output| output.status.success()).then_some(Self(path))
     }
 }
@@ -131,9 +145,10 @@ async fn a_full_disk_refuses_writes_clearly_and_loses_nothing() {
     let path = format!("/{}/api/v5/store/execute", server.credentials().app);
     // Leave little room, then write until the disk is full.
     let ballast = disk.0.join("ballast");
-    let free = free_bytes(&disk.0);
-    std::fs::write(&ballast, vec![1_u8; usize::try_from(free.saturating_sub(4 << 20)).unwrap()]).unwrap();
-    let payload: String = (0..400_000).map(|i: u32| char::from(b'a' + u8::try_from(i.wrapping_mul(2_654_435_761) >> 27).unwrap() % 26)).collect();
+    fill(&ballast, 4 << 20);
+    let payload: String = (0..400_000)
+        .map(|i: u32| char::from(b'a' + u8::try_from(i.wrapping_mul(2_654_435_761) >> 27).unwrap() % 26))
+        .collect();
     let mut acknowledged = 0_u32;
     let refused = loop {
         let body = json!({"statement": "INSERT INTO filler DOCUMENTS (:doc)", "args": {"doc": {"_id": acknowledged, "payload": payload}}});
@@ -160,7 +175,15 @@ async fn a_full_disk_refuses_writes_clearly_and_loses_nothing() {
     drop(server);
 }
 
-fn free_bytes(path: &std::path::Path) -> u64 {
-    let output = Command::new("df").args(["--output=avail", "-B1"]).arg(path).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().lines().nth(1).unwrap().trim().parse().unwrap()
+/// Writes `ballast` until the disk is full, and gives `room` bytes of it back.
+fn fill(ballast: &std::path::Path, room: u64) {
+    let mut file = std::fs::File::create(ballast).unwrap();
+    let block = vec![1_u8; 1 << 20];
+    let full = loop {
+        if let Err(error) = file.write_all(&block) {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull, "{full}");
+    file.set_len(file.metadata().unwrap().len().saturating_sub(room)).unwrap();
 }

@@ -9,7 +9,10 @@ const SQL: &str = "SELECT count(*) AS flights, sum(distance) AS distance FROM fl
 
 fn number(row: &Value, field: &str) -> i64 {
     let value = &row[field];
-    value.as_i64().or_else(|| value.as_str().and_then(|text| text.parse().ok())).unwrap_or_else(|| panic!("{field}: {row}"))
+    value
+        .as_i64()
+        .or_else(|| value.as_str().and_then(|text| text.parse().ok()))
+        .unwrap_or_else(|| panic!("{field}: {row}"))
 }
 
 #[track_caller]
@@ -25,7 +28,16 @@ async fn every_way_out_gives_the_same_flights() {
     let flights = Flights::get();
     let distance = flights.distance_sum();
 
-    let imported = server.command(&["import", "--collection", "flights", "--id", "id", "--null", "NA", flights.csv("flights").to_str().unwrap()]);
+    let imported = server.command(&[
+        "import",
+        "--collection",
+        "flights",
+        "--id",
+        "id",
+        "--null",
+        "NA",
+        flights.csv("flights").to_str().unwrap(),
+    ]);
     assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
 
     assert_all("DQL", &server.dql(DQL, json!({})).await["items"][0], distance);
@@ -50,7 +62,11 @@ async fn every_way_out_gives_the_same_flights() {
     flush(&server).await;
     assert_all("SQL after a flush", &server.sql(SQL).await[0], distance);
     let app = server.credentials().app;
-    let rows: Value = serde_json::from_str(&python("scripts/duckdb_over_parquet.py", &[server.data_dir().to_str().unwrap(), &app, SQL])).unwrap();
+    let rows: Value = serde_json::from_str(&python(
+        "scripts/duckdb_over_parquet.py",
+        &[server.data_dir().to_str().unwrap(), &app, SQL],
+    ))
+    .unwrap();
     assert_all("DuckDB", &rows[0], distance);
     assert!(server.terminate(), "{}", server.log());
 }
@@ -58,7 +74,8 @@ async fn every_way_out_gives_the_same_flights() {
 /// Folds everything into Parquet now.
 async fn flush(server: &Server) {
     let credentials = server.credentials();
-    let (status, answer) =
-        server.post_as(&credentials.admin_token, &format!("/admin/v1/apps/{}/compact", credentials.app), &json!({})).await;
+    let (status, answer) = server
+        .post_as(&credentials.admin_token, &format!("/admin/v1/apps/{}/compact", credentials.app), &json!({}))
+        .await;
     assert_eq!(status, 200, "{answer}");
 }

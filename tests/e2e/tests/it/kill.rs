@@ -45,7 +45,8 @@ async fn edit(peer: Peer, name: &'static str, stop: watch::Receiver<bool>) -> Co
     let mut number = 0;
     while !*stop.borrow() {
         let note = number % NOTES;
-        let statement = format!("UPDATE notes APPLY edits INCREMENT BY 1 SET last = '{name} {number}' WHERE _id = {note}");
+        let statement =
+            format!("UPDATE notes APPLY edits INCREMENT BY 1 SET last = '{name} {number}' WHERE _id = {note}");
         let result = peer.execute(&statement, Params::new()).await.unwrap();
         // The note may not have arrived yet; then nothing was changed, and nothing is expected.
         *committed.increments.entry(note).or_default() += i64::try_from(result.mutated.len()).unwrap();
@@ -75,18 +76,22 @@ async fn converged(peers: &[&Peer], collection: &str, expected: &serde_json::Val
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_lose_and_repeat_nothing() {
-    let seed: u64 = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| rand::rng().random());
+    let seed: u64 =
+        std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| rand::rng().random());
     eprintln!("SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(&dir.path().join("data")).await;
     let flights = Flights::get();
     for note in 0..NOTES {
-        server.dql("INSERT INTO notes DOCUMENTS (:note)", json!({"note": {"_id": note, "title": format!("note {note}")}})).await;
+        server
+            .dql("INSERT INTO notes DOCUMENTS (:note)", json!({"note": {"_id": note, "title": format!("note {note}")}}))
+            .await;
     }
 
     let state = dir.path().join("import-state.json");
-    let import = ["import", "--collection", "flights", "--id", "id", "--null", "NA", "--state", state.to_str().unwrap()];
+    let import =
+        ["import", "--collection", "flights", "--id", "id", "--null", "NA", "--state", state.to_str().unwrap()];
     let csv = flights.csv("flights");
     let start_import = |server: &Server| {
         let mut command = server.client(&import);
@@ -100,9 +105,11 @@ async fn twenty_kills_lose_and_repeat_nothing() {
     let a_edits = tokio::spawn(edit(a.clone(), "a", stopped.clone()));
     let b_edits = tokio::spawn(edit(b.clone(), "b", stopped));
 
+    let mut during_import = 0;
     for kill in 0..KILLS {
         // The random moment, not a synchronization: whatever is going on then is killed.
         tokio::time::sleep(Duration::from_millis(random.random_range(20..400))).await;
+        during_import += usize::from(importing.try_wait().unwrap().is_none());
         server.kill();
         // Every fourth time the importer dies, too, and is started again.
         if kill % 4 == 3 {
@@ -117,6 +124,9 @@ async fn twenty_kills_lose_and_repeat_nothing() {
 
     stop.send(true).unwrap();
     let (a_committed, b_committed) = (a_edits.await.unwrap(), b_edits.await.unwrap());
+    // The test has tested something: there was an import to break, and there were edits.
+    assert!(during_import >= 3, "only {during_import} kills came during the import");
+    assert!(a_committed.inserted > 20 && b_committed.inserted > 20, "{a_committed:?} {b_committed:?}");
     let imported = tokio::task::spawn_blocking(move || importing.wait_with_output().unwrap()).await.unwrap();
     assert!(imported.status.success(), "{}\n{}", String::from_utf8_lossy(&imported.stderr), server.log());
     a.wait_pushed().await.unwrap();
@@ -125,12 +135,14 @@ async fn twenty_kills_lose_and_repeat_nothing() {
     let notes = server.dql("SELECT * FROM notes ORDER BY _id", json!({})).await["items"].clone();
     for note in notes.as_array().unwrap() {
         let id = note["_id"].as_i64().unwrap();
-        let edits = [&a_committed, &b_committed].iter().filter_map(|committed| committed.increments.get(&id)).sum::<i64>();
+        let edits =
+            [&a_committed, &b_committed].iter().filter_map(|committed| committed.increments.get(&id)).sum::<i64>();
         assert_eq!(note["edits"].as_i64().unwrap_or(0), edits, "each increment counts once: {note}");
     }
     for (name, committed) in [("a", &a_committed), ("b", &b_committed)] {
         let collection = format!("made-by-{name}");
-        let rows_of = server.dql(&format!("SELECT * FROM `{collection}` ORDER BY _id"), json!({})).await["items"].clone();
+        let rows_of =
+            server.dql(&format!("SELECT * FROM `{collection}` ORDER BY _id"), json!({})).await["items"].clone();
         let expected: serde_json::Value = (0..committed.inserted).map(|n| json!({"_id": n, "n": n})).collect();
         assert_eq!(rows_of, expected, "{collection}");
         converged(&[&a, &b], &collection, &expected).await;

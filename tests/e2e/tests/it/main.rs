@@ -1,5 +1,7 @@
 //! End-to-end tests: the real binary, real data, real kills.
 
 mod bad_input;
+mod deleting;
+mod docs;
 mod flights;
 mod kill;
