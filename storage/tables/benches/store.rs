@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value};
 use bigpeer_log::{AppendEntry, MemoryLog, TransactionLog};
-use bigpeer_tables::{DocumentStore, Extent, Scan, TablesSettings};
+use bigpeer_tables::{DocumentStore, Extent, Scan, Snapshot, TablesSettings};
 use bigpeer_types::{AppId, CollectionName, Hlc, HlcClock, Lsn, ManualClock, SiteId};
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -87,19 +87,11 @@ fn report(name: &str, amount: f64, since: Instant, unit: &str) {
     println!("{name} {:.0} {unit}", amount / since.elapsed().as_secs_f64());
 }
 
-#[tokio::main]
-async fn main() {
-    let app = AppId::new("bench").unwrap();
-    let flights = CollectionName::new("flights").unwrap();
-    let mut clock = HlcClock::new(SiteId::new(1), Hlc::ZERO, Arc::new(ManualClock::new(1_795_392_000_000)));
-    let mut edit = |id: u64, current: &Document, fields: Option<&Object>| {
-        let mut editor = Editor::new(current, &mut clock);
-        match fields {
-            Some(fields) => editor.insert(fields, ObjectMode::Map).unwrap(),
-            None => editor.set(&["gate"], Value::from("C-121"), ObjectMode::Map).unwrap(),
-        }
-        (key(id), editor.finish().unwrap())
-    };
+/// Makes the delta that inserts a document, or that updates one field of it.
+type Edit<'a> = dyn FnMut(u64, Option<&Object>) -> (DocId, Document) + 'a;
+
+/// Transactions that insert all documents, transactions that update one field each, and the documents' bytes as JSON.
+fn transactions(flights: &CollectionName, edit: &mut Edit<'_>) -> (Vec<Bytes>, Vec<Bytes>, usize) {
     let mut inserts = Vec::new();
     let mut json = 0;
     for first in (0..DOCUMENTS).step_by(usize::try_from(PER_TRANSACTION).unwrap()) {
@@ -107,18 +99,53 @@ async fn main() {
         for n in first..first + PER_TRANSACTION {
             let fields = flight(n);
             json += fields.to_json().to_string().len();
-            let (id, delta) = edit(n, &Document::new(), Some(&fields));
-            builder.change(&flights, &id, &delta);
+            let (id, delta) = edit(n, Some(&fields));
+            builder.change(flights, &id, &delta);
         }
         inserts.push(builder.finish().unwrap());
     }
-    let mut updates = Vec::new();
-    for n in 0..UPDATES {
+    let updates = (0..UPDATES).map(|n| {
         let mut builder = TransactionBuilder::new();
-        let (id, delta) = edit(n * 7919 % DOCUMENTS, &Document::new(), None);
-        builder.change(&flights, &id, &delta);
-        updates.push(builder.finish().unwrap());
+        let (id, delta) = edit(n * 7919 % DOCUMENTS, None);
+        builder.change(flights, &id, &delta);
+        builder.finish().unwrap()
+    });
+    let updates = updates.collect();
+    (inserts, updates, json)
+}
+
+async fn point_reads(snapshot: &Snapshot, flights: &CollectionName) {
+    let ids: Vec<DocId> = (0..10_000).map(|n| key(n * 104_729 % DOCUMENTS)).collect();
+    let started = Instant::now();
+    for id in ids.iter().take(200) {
+        assert!(snapshot.get(flights, id).await.unwrap().is_some());
     }
+    println!("tables_get {:.1} µs", started.elapsed().as_secs_f64() * 1e6 / 200.0);
+    for size in [100, 10_000] {
+        let started = Instant::now();
+        for ids in ids.chunks(size) {
+            assert!(snapshot.get_many(flights, ids).await.unwrap().iter().all(Option::is_some));
+        }
+        let each = started.elapsed().as_secs_f64() * 1e6 / ids.len() as f64;
+        println!("tables_get_many_{size} {each:.1} µs/document");
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let app = AppId::new("bench").unwrap();
+    let flights = CollectionName::new("flights").unwrap();
+    let mut clock = HlcClock::new(SiteId::new(1), Hlc::ZERO, Arc::new(ManualClock::new(1_795_392_000_000)));
+    let mut edit = |id: u64, fields: Option<&Object>| {
+        let current = Document::new();
+        let mut editor = Editor::new(&current, &mut clock);
+        match fields {
+            Some(fields) => editor.insert(fields, ObjectMode::Map).unwrap(),
+            None => editor.set(&["gate"], Value::from("C-121"), ObjectMode::Map).unwrap(),
+        }
+        (key(id), editor.finish().unwrap())
+    };
+    let (inserts, updates, json) = transactions(&flights, &mut edit);
 
     let mut writer = Writer { log: MemoryLog::default(), app: app.clone(), seq: 0 };
     let log: Arc<dyn TransactionLog> = Arc::new(writer.log.clone());
@@ -152,21 +179,7 @@ async fn main() {
     };
     scan("tables_scan_segments").await;
 
-    let ids: Vec<DocId> = (0..10_000).map(|n| key(n * 104_729 % DOCUMENTS)).collect();
-    let snapshot = store.snapshot();
-    let started = Instant::now();
-    for id in ids.iter().take(200) {
-        assert!(snapshot.get(&flights, id).await.unwrap().is_some());
-    }
-    println!("tables_get {:.1} µs", started.elapsed().as_secs_f64() * 1e6 / 200.0);
-    let started = Instant::now();
-    for ids in ids.chunks(100) {
-        assert!(snapshot.get_many(&flights, ids).await.unwrap().iter().all(Option::is_some));
-    }
-    println!("tables_get_many_100 {:.1} µs/document", started.elapsed().as_secs_f64() * 1e6 / ids.len() as f64);
-    let started = Instant::now();
-    assert!(snapshot.get_many(&flights, &ids).await.unwrap().iter().all(Option::is_some));
-    println!("tables_get_many_10000 {:.1} µs/document", started.elapsed().as_secs_f64() * 1e6 / ids.len() as f64);
+    point_reads(&store.snapshot(), &flights).await;
 
     let started = Instant::now();
     let head = writer.append(updates).await;

@@ -104,10 +104,10 @@ impl ColumnType {
     #[must_use]
     pub fn field(&self, name: &str) -> Field {
         let field = Field::new(name, self.data_type(), true);
-        match self {
-            Self::Json => field.with_metadata([(JSON_MARK.0.to_owned(), JSON_MARK.1.to_owned())].into()),
-            _ => field,
+        if *self == Self::Json {
+            return field.with_metadata([(JSON_MARK.0.to_owned(), JSON_MARK.1.to_owned())].into());
         }
+        field
     }
 
     /// How many leaf columns this is.

@@ -23,6 +23,7 @@
 pub mod columns;
 mod error;
 mod feed;
+mod local;
 pub mod manifest;
 mod metrics;
 mod overlay;
@@ -39,6 +40,7 @@ mod writer;
 
 pub use error::TablesError;
 pub use feed::{AppliedBatch, AppliedTransaction, Feed, FeedError};
+pub use local::LocalObjects;
 pub use settings::TablesSettings;
 pub use snapshot::{Scan, ScannedDocument, Snapshot, StoredDocument};
 pub use store::{DocumentStore, Stores};

@@ -97,12 +97,10 @@ impl SegmentFile {
 
     /// Tells a damaged file from a store that does not answer.
     pub(crate) fn error(&self, error: ParquetError) -> TablesError {
-        match error {
-            ParquetError::External(source) => match source.downcast::<object_store::Error>() {
-                Ok(source) => TablesError::objects(&self.path, *source),
-                Err(source) => TablesError::corrupt(&self.path, source),
-            },
-            error => TablesError::corrupt(&self.path, error),
+        let ParquetError::External(source) = error else { return TablesError::corrupt(&self.path, error) };
+        match source.downcast::<object_store::Error>() {
+            Ok(source) => TablesError::objects(&self.path, *source),
+            Err(source) => TablesError::corrupt(&self.path, source),
         }
     }
 

@@ -167,7 +167,7 @@ impl DocumentStore {
         self.wait(|view| view.lsn.version >= version).await
     }
 
-    async fn wait(&self, reached: impl Fn(&View) -> bool + Send) -> Result<(), TablesError> {
+    async fn wait(&self, reached: impl Fn(&View) -> bool + Send + Sync) -> Result<(), TablesError> {
         let mut published = self.shared.published.subscribe();
         let now = published.wait_for(|now| reached(&now.view) || now.failed.is_some()).await;
         match now {

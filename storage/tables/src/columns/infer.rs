@@ -22,10 +22,10 @@ impl ColumnType {
             (a, b) if a == b => a,
             (Self::Int, Self::Decimal) | (Self::Decimal, Self::Int) => Self::Decimal,
             (Self::Int | Self::Decimal, Self::Float) | (Self::Float, Self::Int | Self::Decimal) => Self::Float,
-            (Self::List(a), Self::List(b)) => match a.join_at(*b, depth) {
-                Self::Json => Self::Json,
-                element => Self::List(Box::new(element)),
-            },
+            (Self::List(a), Self::List(b)) => {
+                let element = a.join_at(*b, depth);
+                if element == Self::Json { Self::Json } else { Self::List(Box::new(element)) }
+            }
             (Self::Struct(a), Self::Struct(b)) => join_structs(a, b, depth),
             (
                 Self::Bool
@@ -96,10 +96,7 @@ impl ColumnType {
         if matches!(value, Value::Array(_) | Value::Object(_)) {
             return None;
         }
-        match element.join(Self::of(value, 0)) {
-            Self::Json => None,
-            kind => Some(kind),
-        }
+        Some(element.join(Self::of(value, 0))).filter(|element| *element != Self::Json)
     }
 }
 

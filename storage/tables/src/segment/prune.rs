@@ -13,10 +13,10 @@ use crate::columns::{self, ColumnType, Columns};
 /// Rows that may have changed after `since`.
 pub(crate) fn changed_since(footer: &Footer, since: Lsn) -> RoaringBitmap {
     let since = i64::try_from(since.version).unwrap_or(i64::MAX);
-    by_pages(footer, VERSION_COLUMN, |index, page| match index {
+    by_pages(footer, VERSION_COLUMN, |index, page| {
+        let ColumnIndexMetaData::INT64(bounds) = index else { return true };
         // The order within one version is not in the bounds.
-        ColumnIndexMetaData::INT64(bounds) => bounds.max_value(page).is_none_or(|max| *max >= since),
-        _ => true,
+        bounds.max_value(page).is_none_or(|max| *max >= since)
     })
 }
 

@@ -37,13 +37,15 @@ pub(crate) enum Edit {
     Delete,
 }
 
+pub(crate) type Changes = Vec<(CollectionName, DocId, Document)>;
+
 /// Every state that the app ever had.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Truth {
     /// What each document is now.
     now: BTreeMap<(CollectionName, DocId), Document>,
     /// Transactions in order, and what each document is after them.
-    pub(crate) history: Vec<(Lsn, Vec<(CollectionName, DocId, Document)>)>,
+    pub(crate) history: Vec<(Lsn, Changes)>,
 }
 
 pub(crate) type Documents = BTreeMap<DocId, (Lsn, Document)>;

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use bigpeer_crdt::Value;
 use bigpeer_log::TransactionLog;
-use bigpeer_tables::Extent;
+use bigpeer_tables::{Extent, LocalObjects};
 use bigpeer_types::{Lsn, ManualClock};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
 
 use crate::model::{Edit, World, app, check, collection, id, object};
 
@@ -134,7 +133,7 @@ async fn a_compaction_sees_what_a_flush_beside_it_supersedes() {
 #[tokio::test]
 async fn everything_works_on_a_real_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let objects = Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap());
+    let objects = Arc::new(LocalObjects::open(dir.path()).unwrap());
     let mut world = World::on(objects);
     let names = ["flights", "a/../b", "größe und\u{a0}mehr", &"ü".repeat(64)].map(collection);
     for n in 0..50 {
