@@ -166,6 +166,10 @@ fn template(settings: &SqlSettings, runtime: Arc<RuntimeEnv>) -> SessionState {
     options.sql_parser.collect_spans = true;
     // Bloom filters are on `_key`, which no query names: looking for others is wasted.
     options.execution.parquet.bloom_filter_on_read = false;
+    // The pieces of a table are cut where its row groups are; cutting them again opens files more often than it helps.
+    options.optimizer.repartition_file_scans = false;
+    // What a small side of a join holds seldom leaves out row groups, and costs an evaluation for each row.
+    options.optimizer.enable_join_dynamic_filter_pushdown = false;
     let functions = SessionStateDefaults::default_table_functions();
     SessionStateBuilder::new()
         .with_config(config)

@@ -25,10 +25,9 @@ use bigpeer_chassis::{
 use bigpeer_gateway::{GatewayContext, GatewaySettings};
 use bigpeer_log::{EmbeddedLog, EmbeddedSettings, TransactionLog};
 use bigpeer_sql::{SqlContext, SqlSettings};
-use bigpeer_tables::Stores;
+use bigpeer_tables::{LocalObjects, Stores};
 use bigpeer_types::{Clock, IdGenerator, RandomIds, SystemClock};
 use clap::Args;
-use object_store::local::LocalFileSystem;
 use tokio::net::TcpListener;
 
 use crate::failure::Failure;
@@ -113,7 +112,8 @@ async fn open(data_dir: &Path, shutdown: Shutdown) -> Result<Parts, Failure> {
         private_dir(&log_dir)?;
         private_dir(&objects_dir)?;
         let log = EmbeddedLog::open(&log_dir, EmbeddedSettings::default()).map_err(|error| error.to_string())?;
-        let objects = LocalFileSystem::new_with_prefix(&objects_dir).map_err(|error| error.to_string())?;
+        let objects = LocalObjects::open(&objects_dir)
+            .map_err(|error| format!("cannot open {}: {error}", objects_dir.display()))?;
         Ok::<_, String>((Arc::new(log), Arc::new(objects)))
     });
     let (log, objects) = opened.await.map_err(|error| Failure::new(error.to_string()))??;
