@@ -3,7 +3,14 @@
 //!
 //! Prints lines `name value unit`. `BIGPEER_BENCH_DIR` says on which disk (default: the system's temporary directory).
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    reason = "a benchmark"
+)]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

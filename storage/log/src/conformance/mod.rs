@@ -4,7 +4,7 @@
 //! makes a test of each. The suite assumes nothing that the contract does not promise: not that LSNs are dense, not that a
 //! call's entries have versions of their own, not how long writes are remembered for conflict checks.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "these are tests")]
 
 pub mod appending;
 pub mod leases;

@@ -102,9 +102,12 @@ impl EmbeddedLog {
     fn start(disk: &Arc<dyn Disk>, settings: EmbeddedSettings, in_background: bool) -> Result<Self, OpenError> {
         let error =
             |action: &str, source| OpenError::Io { dir: disk.path().to_owned(), action: action.to_owned(), source };
-        let lock = disk.lock().map_err(|source| match source.kind() {
-            std::io::ErrorKind::WouldBlock => OpenError::locked(disk.path(), &source.to_string()),
-            _ => error("locking it", source),
+        let lock = disk.lock().map_err(|source| {
+            if source.kind() == std::io::ErrorKind::WouldBlock {
+                OpenError::locked(disk.path(), &source.to_string())
+            } else {
+                error("locking it", source)
+            }
         })?;
         let Recovered { state, segments, active, log_id, first_segment, sequence } =
             recovery::recover(disk, &settings, &*settings.ids)?;

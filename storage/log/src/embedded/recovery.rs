@@ -166,13 +166,16 @@ fn resume(
     Ok(Recovered { state, segments, active, log_id, first_segment, sequence })
 }
 
+/// The segments that hold the log, by number, and the files that are free.
+type SortedOut = (BTreeMap<u64, Arc<Segment>>, Vec<FoundFile>);
+
 /// Opens the segment files: which are the log, by number, and which are free.
 fn sort_out(
     disk: &Arc<dyn Disk>,
     names: &[String],
     log_id: [u8; 16],
     first_segment: u64,
-) -> Result<(BTreeMap<u64, Arc<Segment>>, Vec<FoundFile>), OpenError> {
+) -> Result<SortedOut, OpenError> {
     let errors = Errors(disk);
     let (mut live, mut spare) = (BTreeMap::new(), Vec::new());
     for name in names {

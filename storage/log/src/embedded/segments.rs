@@ -11,7 +11,7 @@ use super::disk::{Disk, DiskFile};
 use super::format::{SEGMENT_HEADER_BYTES, Seed, SegmentHeader};
 
 /// How much is written at once when a file is made ready.
-const ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// Most files kept ready; more that become free are removed.
 const MOST_READY: usize = 2;

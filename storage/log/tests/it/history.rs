@@ -168,7 +168,9 @@ impl Truth {
                     assert!(in_doubt.is_some(), "site {site} never appended {seq} before");
                     // It is there; where, reading will tell.
                 }
-                outcome => panic!("{outcome:?}"),
+                AppendOutcome::SeqGap { .. } | AppendOutcome::Conflict { .. } | AppendOutcome::SnapshotTooOld => {
+                    panic!("{outcome:?}")
+                }
             }
             truth.seqs.insert(site, seq);
         }

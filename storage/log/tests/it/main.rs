@@ -1,7 +1,17 @@
 //! Tests of the log from outside: the suite on every engine, crashes, and what is particular to the embedded engine.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "these are tests"
+)]
+
 mod crashes;
 mod damage;
 mod history;
 mod kills;
+mod opening;
 mod suites;
