@@ -1,6 +1,12 @@
 //! First sync and propagation through a running server that holds the flights: `BIGPEER_CREDENTIALS` names its
 //! credentials file. Prints `name<TAB>value<TAB>unit<TAB>beside` lines.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a benchmark measures time and prints it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a benchmark that cannot go on says so by panicking"
+)]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

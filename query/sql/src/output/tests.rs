@@ -1,3 +1,4 @@
+//! Answers in every format, read back.
 use std::io::Cursor;
 use std::sync::Arc;
 

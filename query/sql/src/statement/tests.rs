@@ -1,3 +1,5 @@
+//! What may be asked, and what is refused.
+
 use super::*;
 use datafusion::execution::session_state::SessionStateBuilder;
 

@@ -1,3 +1,5 @@
+//! Encodings of manifests: round trips, damage, golden bytes.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,5 +1,14 @@
 //! End-to-end tests: the real binary, real data, real kills.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
 mod bad_input;
 mod deleting;
 mod docs;

@@ -135,7 +135,7 @@ proptest! {
                 prop_assert!(at >= last);
                 prop_assert_eq!(found.len(), batches[..batches.len() - 1].iter().flatten().count());
             }
-            Err(offset) => prop_assert!(at < last && offset as usize <= at),
+            Err(offset) => prop_assert!(at < last && offset <= at as u64),
         }
     }
 
