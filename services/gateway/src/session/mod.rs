@@ -86,14 +86,21 @@ pub(crate) async fn run(gateway: Arc<Gateway>, app: AppId, number: u64, socket: 
     metrics::session_ended(close.code());
     tracing::debug!(session = number, code = close.code().as_str_name(), message = close.message, "session ended");
     // A peer that does not take its Close has gone.
-    let _ = timeout(FAREWELL, farewell(&mut sink, close)).await;
+    let _ = timeout(FAREWELL, farewell(&mut sink, &mut stream, close)).await;
 }
 
-async fn farewell(sink: &mut SplitSink<WebSocket, Message>, close: pb::Close) -> Result<(), axum::Error> {
+/// Says why, and reads what is still under way until the peer has closed, too: a connection that is dropped with unread
+/// frames is reset, and the reset can overtake the Close.
+async fn farewell(
+    sink: &mut SplitSink<WebSocket, Message>,
+    stream: &mut SplitStream<WebSocket>,
+    close: pb::Close,
+) -> Result<(), axum::Error> {
     let reason = close.code().as_str_name();
     let frame = encode_frame(&pb::GatewayMessage::from(close), pb::Compression::None);
     sink.feed(Message::Binary(frame.message)).await?;
     sink.send(Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: reason.into() }))).await?;
+    while let Some(Ok(_unread)) = stream.next().await {}
     sink.close().await
 }
 

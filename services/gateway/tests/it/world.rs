@@ -170,7 +170,11 @@ impl Replica {
     }
 
     fn join(&mut self, id: &Bytes, encoded: &[u8]) {
-        self.documents.entry(id.to_vec()).or_default().join_encoded(encoded).unwrap();
+        let document = self.documents.entry(id.to_vec()).or_default();
+        document.join_encoded(encoded).unwrap();
+        if !document.is_visible() {
+            self.documents.remove(&**id);
+        }
     }
 
     pub(crate) fn apply(&mut self, message: &FromGateway) {
