@@ -27,9 +27,9 @@ RUNS = 31
 TARGETS = {
     "import": (30_000, True),
     "first sync": (100_000, True),
-    "one-field joins": (3_000_000, True),
-    "bytes per delta": (55, False),
-    "heap per 300-byte document": (1_536, False),
+    "crdt.joins_per_second": (3_000_000, True),
+    "crdt.delta_with_uuid_id_bytes": (55, False),
+    "crdt.document_heap_bytes": (1_500, False),
     "resident at rest": (150, False),
     "resident after import": (1_024, False),
     "ready after restart": (1, False),
@@ -116,12 +116,12 @@ def current_segments(table):
 
 
 def measure_lines(report, command, folder=ROOT, environment=None):
-    """Runs a benchmark that prints `name<TAB>value<TAB>unit[<TAB>beside]` lines."""
+    """Runs a benchmark that prints `name value unit` lines, or with tabs in between and a fourth field for what is beside."""
     done = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, env={**os.environ, **(environment or {})})
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)} failed")
     for line in done.stdout.splitlines():
-        parts = line.split("\t")
+        parts = line.split("\t") if "\t" in line else line.split()
         if len(parts) >= 3 and re.fullmatch(r"[0-9.eE+-]+", parts[1]):
             report.add(parts[0], float(parts[1]), parts[2], parts[3] if len(parts) > 3 else "")
 
@@ -146,6 +146,9 @@ def write(report):
 def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--write", action="store_true", help="record the figures in docs/benchmarks.md")
+    options.add_argument(
+        "--compare", action="store_true", help="also the log beside a raw file, and automerge, loro and yrs (slow to build)"
+    )
     options = options.parse_args()
     report = Report()
     print(machine())
@@ -159,8 +162,10 @@ def main():
             environment={"BIGPEER_CREDENTIALS": str(server.data_dir / "dev-credentials.json")},
         )
         measure_sql(server, report)
-    measure_lines(report, ["cargo", "run", "--quiet", "--release", "--locked"], ROOT / "tests" / "bench-crdt")
-    measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-log"])
+    measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-crdt", "--bench", "joins"])
+    if options.compare:
+        measure_lines(report, ["cargo", "run", "--quiet", "--release", "--locked"], ROOT / "tests" / "bench-crdt")
+        measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-log"])
     if options.write:
         write(report)
 
