@@ -135,7 +135,7 @@ mod tests {
         let segments = Segments::new(objects, [mine.clone()]);
         assert_eq!(segments.get(&mine).await.unwrap().bytes().await.unwrap(), "x");
         assert!(segments.get(&other).await.is_err());
-        assert!(segments.get_ranges(&other, &[0..1]).await.is_err());
+        assert!(segments.get_ranges(&other, std::slice::from_ref(&(0..1))).await.is_err());
         assert!(segments.put(&mine, PutPayload::from_static(b"y")).await.is_err());
         assert!(segments.delete(&mine).await.is_err());
         assert!(segments.copy(&mine, &other).await.is_err());

@@ -53,8 +53,6 @@ struct Group {
     file_schema: SchemaRef,
     /// The table's columns, computed from the files'.
     projection: Vec<ProjectionExpr>,
-    /// Whether every column is the file's as it is: only then are filters evaluated while rows are decoded.
-    as_stored: bool,
     statistics: Statistics,
 }
 
@@ -106,11 +104,10 @@ impl Group {
             .iter()
             .map(|field| Ok(ProjectionExpr::new(column(field, &file_schema, &columns, table)?, field.name())))
             .collect::<Result<Vec<_>>>()?;
-        let as_stored = projection.iter().all(|column| column.expr.is::<Column>());
         let statistics: Vec<_> =
             segments.iter().map(|segment| segment.facts.statistics_without(segment.excluded.len())).collect();
         let statistics = Statistics::try_merge_iter(&statistics, &file_schema)?;
-        Ok(Self { columns, segments, file_schema, projection, as_stored, statistics })
+        Ok(Self { columns, segments, file_schema, projection, statistics })
     }
 
     fn scan(
@@ -123,7 +120,8 @@ impl Group {
         let options = state.table_options().parquet.clone();
         let source = ParquetSource::new(Arc::clone(&self.file_schema))
             .with_table_parquet_options(options)
-            .with_pushdown_filters(self.as_stored)
+            // Pages and row groups are pruned all the same; a filter over decoded batches beats decoding row by row.
+            .with_pushdown_filters(false)
             .with_parquet_file_reader_factory(Arc::clone(readers) as _);
         let columns = projection.iter().filter_map(|index| self.projection.get(*index)).cloned();
         let source = source.try_pushdown_projection(&ProjectionExprs::new(columns))?;

@@ -1,5 +1,7 @@
 //! `bigpeer`: the one binary. Parses, builds, runs; everything else is in the crates that it composes.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "types of Arrow and CSV have dozens of variants, and grow")]
+
 mod client;
 mod failure;
 mod import;
