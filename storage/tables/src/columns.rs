@@ -7,13 +7,15 @@
 //! Typed columns are for SQL and pruning. They may lose what JSON and Parquet cannot say (an integer beyond 2^53 in a
 //! `Float` column, `null` against a missing field); the document itself is always exact in `_crdt`.
 
+mod batch;
 mod build;
 mod infer;
 mod json;
 mod widen;
 
-pub(crate) use build::{build_column, pick};
-pub(crate) use infer::Inference;
+pub(crate) use batch::TypedBatch;
+use build::{build_column, pick};
+use infer::Inference;
 pub use widen::widen;
 
 use std::sync::Arc;

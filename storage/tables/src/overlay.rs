@@ -84,6 +84,11 @@ impl Entry {
         }
         Ok(Bytes::from(self.document(base)?.encode()))
     }
+
+    /// As [`Self::encoded`], where `document` is what [`Self::document`] returned.
+    pub(crate) fn encoded_as(&self, has_base: bool, document: &Document) -> Bytes {
+        if !has_base && self.pending.is_empty() { self.state.clone() } else { Bytes::from(document.encode()) }
+    }
 }
 
 impl Overlay {

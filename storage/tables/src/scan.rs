@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use bigpeer_crdt::DocId;
 use bigpeer_types::CollectionName;
-use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use roaring::RoaringBitmap;
@@ -162,7 +161,7 @@ impl Merge {
             if !document.is_visible() {
                 return Ok(None);
             }
-            if base.is_none() { entry.encoded(None).map_err(damaged)? } else { Bytes::from(document.encode()) }
+            entry.encoded_as(base.is_some(), &document)
         };
         Ok(Some(ScannedDocument { lsn: entry.lsn, state, id }))
     }

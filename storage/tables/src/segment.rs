@@ -5,6 +5,7 @@
 //! one document can be read without its neighbours; `_key` has a page index and bloom filters. Rows are named by their
 //! number in the file.
 
+pub(crate) mod batch;
 pub(crate) mod lookup;
 pub(crate) mod prune;
 pub(crate) mod read;

@@ -13,7 +13,7 @@ use bigpeer_crdt::{Object, Value};
 use super::{ColumnType, json, list_field, struct_fields};
 
 /// One array of type `kind` from values that it holds. A value that does not fit, which inference rules out, is null.
-pub(crate) fn build_column(kind: &ColumnType, values: &[Option<&Value>]) -> Result<ArrayRef, ArrowError> {
+pub(super) fn build_column(kind: &ColumnType, values: &[Option<&Value>]) -> Result<ArrayRef, ArrowError> {
     Ok(match kind {
         ColumnType::Null => text_column(values, |_| None),
         ColumnType::Bool => Arc::new(values.iter().map(|value| bool_of(*value)).collect::<BooleanArray>()),
@@ -70,7 +70,7 @@ fn build_struct(fields: &[(Box<str>, ColumnType)], values: &[Option<&Value>]) ->
 }
 
 /// One field of many objects.
-pub(crate) fn pick<'a>(objects: &[Option<&'a Object>], name: &str) -> Vec<Option<&'a Value>> {
+pub(super) fn pick<'a>(objects: &[Option<&'a Object>], name: &str) -> Vec<Option<&'a Value>> {
     objects.iter().map(|object| object.and_then(|object| object.get(name))).collect()
 }
 

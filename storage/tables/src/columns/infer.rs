@@ -43,7 +43,7 @@ impl ColumnType {
     }
 
     /// Widens the type so that it holds `value`.
-    pub(crate) fn observe(&mut self, value: &Value) {
+    fn observe(&mut self, value: &Value) {
         self.observe_at(value, 0);
     }
 
@@ -148,7 +148,7 @@ fn join_structs(a: Vec<(Box<str>, ColumnType)>, b: Vec<(Box<str>, ColumnType)>, 
 
 /// Watches documents and widens columns to hold them.
 #[derive(Debug)]
-pub(crate) struct Inference {
+pub(super) struct Inference {
     columns: Columns,
     /// Where each column of `columns` is.
     places: HashMap<Box<str>, usize>,
@@ -160,20 +160,20 @@ pub(crate) struct Inference {
 
 impl Inference {
     /// Starts from the columns that a collection has.
-    pub(crate) fn new(columns: Columns) -> Self {
+    fn new(columns: Columns) -> Self {
         let places = columns.fields.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
         let known = columns.fields.len();
         Self { columns, places, seen: vec![false; known], known }
     }
 
     /// Starts from the columns' names alone: types are what the documents of one segment need.
-    pub(crate) fn narrow(known: &Columns) -> Self {
+    pub(super) fn narrow(known: &Columns) -> Self {
         let fields = known.fields.iter().map(|(name, _)| (name.clone(), ColumnType::Null)).collect();
         Self::new(Columns { id: ColumnType::Null, fields, rest: false })
     }
 
     /// Takes note of one document.
-    pub(crate) fn observe(&mut self, id: &Value, document: &Object) {
+    pub(super) fn observe(&mut self, id: &Value, document: &Object) {
         self.columns.id.observe(id);
         let mut next = 0;
         for (name, value) in document.iter() {
@@ -201,7 +201,7 @@ impl Inference {
     }
 
     /// The columns that hold everything observed, within the limits, and all that there were at the start.
-    pub(crate) fn finish(mut self) -> Columns {
+    fn finish(mut self) -> Columns {
         if let Some(new) = self.columns.fields.get_mut(self.known..) {
             new.sort_by(|(a, _), (b, _)| a.cmp(b));
         }
@@ -210,7 +210,7 @@ impl Inference {
     }
 
     /// As [`Self::finish`], without columns that no document had a value for.
-    pub(crate) fn finish_used(self) -> Columns {
+    pub(super) fn finish_used(self) -> Columns {
         let unused: Vec<Box<str>> = (self.columns.fields.iter().zip(&self.seen))
             .filter(|(_, seen)| !**seen)
             .map(|((name, _), _)| name.clone())

@@ -3,7 +3,7 @@
 //! It runs beside flushes. While it writes, flushes may supersede rows of its inputs; before it commits it finds those
 //! rows' keys in its outputs and marks them there.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bigpeer_types::CollectionName;
@@ -16,6 +16,7 @@ use crate::columns::Columns;
 use crate::error::TablesError;
 use crate::manifest::SegmentMeta;
 use crate::segment::SegmentFile;
+use crate::segment::batch::{StateBatch, Types};
 use crate::segment::lookup;
 use crate::segment::write::SegmentWriter;
 use crate::version::{LiveSegment, Version};
@@ -137,8 +138,8 @@ impl Writer {
         let mut outputs = Vec::new();
         let mut writer = SegmentWriter::new(Arc::clone(&columns), self.group_limits())?;
         while let Some(batch) = rows.try_next().await? {
-            let mut batch = batch.into_iter().peekable();
-            while let Some(first) = batch.peek() {
+            let mut rest = batch;
+            while let Some(first) = rest.first() {
                 let mut cut = writer.state_bytes() >= self.shared.settings.segment_bytes as u64;
                 while cuts.next_if(|at| at.as_slice() < first.id.as_key()).is_some() {
                     cut = true;
@@ -148,10 +149,14 @@ impl Writer {
                     let full = std::mem::replace(&mut writer, new);
                     self.finish_file(collection, full, run, &mut outputs).await?;
                 }
-                let until = cuts.peek().cloned();
-                let (rest, used) = (batch, writer);
-                let (rest, used) = blocking(move || fill(used, rest, until.as_deref())).await?;
-                (batch, writer) = (rest, used);
+                let until = cuts.peek().map(|until| rest.partition_point(|row| row.id.as_key() <= until.as_slice()));
+                let later = rest.split_off(until.unwrap_or(rest.len()));
+                let (now, types) = (std::mem::replace(&mut rest, later), Arc::clone(&columns));
+                writer = blocking(move || {
+                    writer.write(&StateBatch::decode(&now, Types::Given(&types))?)?;
+                    Ok(writer)
+                })
+                .await?;
             }
         }
         self.finish_file(collection, writer, run, &mut outputs).await?;
@@ -236,18 +241,6 @@ impl Writer {
     }
 }
 
-/// Adds rows until the file is to be cut before `until`; returns the rows that are left.
-fn fill<I: Iterator<Item = crate::snapshot::ScannedDocument>>(
-    mut writer: SegmentWriter,
-    mut rows: std::iter::Peekable<I>,
-    until: Option<&[u8]>,
-) -> Result<(std::iter::Peekable<I>, SegmentWriter), TablesError> {
-    while let Some(row) = rows.next_if(|row| until.is_none_or(|until| row.id.as_key() <= until)) {
-        writer.push(row)?;
-    }
-    Ok((rows, writer))
-}
-
 /// Which segments to merge, and which files of the run stay.
 fn choose(segments: &[Arc<LiveSegment>], extent: Extent) -> (Vec<Arc<LiveSegment>>, Vec<Arc<LiveSegment>>) {
     let new: Vec<&Arc<LiveSegment>> = segments.iter().filter(|segment| !segment.meta.run).collect();
@@ -284,9 +277,5 @@ fn smallest(new: &[&Arc<LiveSegment>]) -> Vec<Arc<LiveSegment>> {
 /// The columns that hold what the inputs hold, in the collection's order.
 fn columns_of(version: &Version, collection: &CollectionName, inputs: &[Arc<LiveSegment>]) -> Columns {
     let all = inputs.iter().fold(Columns::default(), |columns, input| columns.join(&input.meta.columns));
-    let mut types: BTreeMap<&str, _> = all.fields.iter().map(|(name, kind)| (&**name, kind)).collect();
-    let order = version.columns(collection);
-    let fields =
-        order.fields.iter().filter_map(|(name, _)| Some((name.clone(), types.remove(&**name)?.clone()))).collect();
-    Columns { id: all.id.clone(), rest: all.rest || !types.is_empty(), fields }
+    all.in_order_of(&version.columns(collection))
 }

@@ -6,24 +6,22 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use bigpeer_crdt::{DocId, Document, Object, Value};
+use bigpeer_crdt::{DecodeError, DocId, Document};
 use bigpeer_types::{CollectionName, Lsn};
 use bytes::Bytes;
 use roaring::RoaringBitmap;
 use ulid::Ulid;
 
 use super::{Writer, blocking};
-use crate::columns::{Columns, Inference};
+use crate::columns::Columns;
 use crate::error::TablesError;
 use crate::manifest::{Manifest, SegmentMeta};
 use crate::metrics;
 use crate::overlay::Entry;
+use crate::segment::batch::{BATCH_BYTES, BATCH_ROWS, StateBatch, Types};
 use crate::segment::lookup;
 use crate::segment::write::{GroupLimits, SegmentWriter};
 use crate::snapshot::{ScannedDocument, View};
-
-/// Entries whose older states are looked up at once.
-const LOOKUP_ROWS: usize = 4096;
 
 /// Bytes of states after which a new file is begun.
 const FILE_BYTES: usize = 64 << 20;
@@ -85,16 +83,10 @@ impl Writer {
             let mut entries = overlay.entries.iter();
             loop {
                 let chunk: Vec<(DocId, Arc<Entry>)> =
-                    entries.by_ref().take(LOOKUP_ROWS).map(|(id, entry)| (id.clone(), Arc::clone(entry))).collect();
-                let last = chunk.len() < LOOKUP_ROWS;
+                    entries.by_ref().take(BATCH_ROWS).map(|(id, entry)| (id.clone(), Arc::clone(entry))).collect();
+                let last = chunk.len() < BATCH_ROWS;
                 let bases = self.bases(view, collection, &chunk, &mut changes).await?;
-                file = blocking(move || {
-                    for ((id, entry), base) in chunk.into_iter().zip(bases) {
-                        file.push(id, &entry, base.as_deref())?;
-                    }
-                    Ok(file)
-                })
-                .await?;
+                file = blocking(move || file.push(chunk, &bases).map(|()| file)).await?;
                 if last || file.bytes >= FILE_BYTES {
                     let columns = columns_so_far(&columns, changes.added.get(collection));
                     let full = std::mem::replace(&mut file, FileBuilder::new(columns, self.group_limits()));
@@ -168,33 +160,54 @@ fn apply(next: &mut Manifest, lsn: Lsn, changes: Changes) {
 
 /// Collects the documents of one file, and the columns that they need.
 struct FileBuilder {
-    inference: Inference,
+    /// The columns that there are, and those of the batches.
+    known: Columns,
     limits: GroupLimits,
-    rows: Vec<ScannedDocument>,
+    batches: Vec<StateBatch>,
     bytes: usize,
 }
 
 impl FileBuilder {
     fn new(known: Columns, limits: GroupLimits) -> Self {
-        Self { inference: Inference::narrow(&known), limits, rows: Vec::new(), bytes: 0 }
+        Self { known, limits, batches: Vec::new(), bytes: 0 }
     }
 
-    fn push(&mut self, id: DocId, entry: &Entry, base: Option<&[u8]>) -> Result<(), TablesError> {
-        let document: Document =
-            entry.document(base).map_err(|error| TablesError::corrupt(&format!("document {id:?}"), error))?;
-        let value: Value = id.to_value();
-        let object: Object = document.to_object();
-        self.inference.observe(&value, &object);
-        let state = Bytes::from(document.encode());
-        self.bytes += state.len();
-        self.rows.push(ScannedDocument { id, lsn: entry.lsn, state });
+    /// Adds documents: changes, and the older states that they change.
+    fn push(&mut self, entries: Vec<(DocId, Arc<Entry>)>, bases: &[Option<Bytes>]) -> Result<(), TablesError> {
+        let mut rows = Vec::new();
+        let mut documents = Vec::new();
+        let mut bytes = 0;
+        for ((id, entry), base) in entries.into_iter().zip(bases) {
+            let damaged = |error: DecodeError| TablesError::corrupt(&format!("document {id:?}"), error);
+            let document = entry.document(base.as_deref()).map_err(damaged)?;
+            let state = entry.encoded_as(base.is_some(), &document);
+            bytes += state.len();
+            documents.push(document);
+            rows.push(ScannedDocument { id, lsn: entry.lsn, state });
+            if bytes >= BATCH_BYTES {
+                self.push_batch(&std::mem::take(&mut rows), &std::mem::take(&mut documents))?;
+                bytes = 0;
+            }
+        }
+        self.push_batch(&rows, &documents)
+    }
+
+    fn push_batch(&mut self, rows: &[ScannedDocument], documents: &[Document]) -> Result<(), TablesError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let batch = StateBatch::new(rows, documents, Types::Infer(&self.known))?;
+        self.known = std::mem::take(&mut self.known).join(&batch.typed.columns);
+        self.bytes += batch.state_bytes;
+        self.batches.push(batch);
         Ok(())
     }
 
     fn finish(self, ulid: Ulid) -> Result<Option<(Vec<u8>, SegmentMeta)>, TablesError> {
-        let mut writer = SegmentWriter::new(Arc::new(self.inference.finish_used()), self.limits)?;
-        for row in self.rows {
-            writer.push(row)?;
+        let needed = self.batches.iter().fold(Columns::default(), |all, batch| all.join(&batch.typed.columns));
+        let mut writer = SegmentWriter::new(Arc::new(needed.in_order_of(&self.known)), self.limits)?;
+        for batch in self.batches {
+            writer.write(&batch)?;
         }
         writer.finish(ulid, false)
     }

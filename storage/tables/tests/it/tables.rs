@@ -156,6 +156,40 @@ async fn a_table_is_made_once_while_nothing_changes_and_again_when_something_doe
 }
 
 #[tokio::test]
+async fn a_table_follows_many_small_changes() {
+    let mut world = World::new();
+    let c = collection("c");
+    for n in 0..20 {
+        world.put(&c, n, object([("n", Value::Int(n))])).await;
+    }
+    let store = world.caught_up().await;
+    let writer = store.writer().await.unwrap();
+    writer.flush().await.unwrap();
+    let mut old = None;
+    for round in 0..120_i64 {
+        let key = id(round * 7 % 31);
+        let edit = match round % 5 {
+            0 => Edit::Delete,
+            1 => Edit::Set("later", Value::from(format!("text {round}"))),
+            _ => Edit::Set("n", Value::Int(round)),
+        };
+        world.write(&[(&c, key, edit)]).await;
+        store.wait_for(world.truth.last()).await.unwrap();
+        let snapshot = store.snapshot();
+        let visible = |lsn| {
+            let all = world.truth.at(&c, lsn);
+            all.into_iter().filter(|(_, (_, document))| document.is_visible()).collect()
+        };
+        check_table(&snapshot, &c, &visible(snapshot.lsn())).await;
+        if round == 60 {
+            old = Some(snapshot);
+        } else if let Some(old) = old.as_ref().filter(|_| round == 100) {
+            check_table(old, &c, &visible(old.lsn())).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_collection_that_nobody_wrote_is_an_empty_table() {
     let world = World::new();
     let store = world.open().await;
