@@ -15,6 +15,10 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 
+/// As in the server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const DOCUMENTS: u64 = 200_000;
 const PER_TRANSACTION: u64 = 500;
 const UPDATES: u64 = 200_000;

@@ -14,7 +14,7 @@ mod json;
 mod widen;
 
 pub(crate) use batch::TypedBatch;
-use build::{build_column, pick};
+use build::{build_column, transpose};
 use infer::Inference;
 pub use widen::widen;
 

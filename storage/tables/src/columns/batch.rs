@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, StringBuilder, new_null_array};
 use arrow::error::ArrowError;
 use bigpeer_crdt::{Object, Value};
 
-use super::{ColumnType, Columns, Inference, build_column, pick, widen};
+use super::{ColumnType, Columns, Inference, build_column, transpose, widen};
 
 /// `_id`, fields and rest of some documents: the arrays of [`Columns::typed_fields`].
 #[derive(Clone, Debug)]
@@ -32,8 +32,9 @@ impl TypedBatch {
         let ids: Vec<Option<&Value>> = ids.iter().map(Some).collect();
         let mut arrays = vec![build_column(&columns.id, &ids)?];
         let objects: Vec<Option<&Object>> = documents.iter().map(Some).collect();
-        for (name, kind) in &columns.fields {
-            arrays.push(build_column(kind, &pick(&objects, name))?);
+        let names: Vec<&str> = columns.fields.iter().map(|(name, _)| &**name).collect();
+        for ((_, kind), values) in columns.fields.iter().zip(transpose(&names, &objects)) {
+            arrays.push(build_column(kind, &values)?);
         }
         if columns.rest {
             arrays.push(rest(&columns, documents));

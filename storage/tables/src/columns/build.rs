@@ -1,5 +1,6 @@
 //! Arrays of typed columns from values.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -64,14 +65,38 @@ fn build_list(element: &ColumnType, values: &[Option<&Value>]) -> Result<ArrayRe
 fn build_struct(fields: &[(Box<str>, ColumnType)], values: &[Option<&Value>]) -> Result<ArrayRef, ArrowError> {
     let objects: Vec<Option<&Object>> = values.iter().map(|value| value.and_then(Value::as_object)).collect();
     let nulls: NullBuffer = objects.iter().map(Option::is_some).collect();
-    let columns = fields.iter().map(|(name, kind)| build_column(kind, &pick(&objects, name)));
+    let names: Vec<&str> = fields.iter().map(|(name, _)| &**name).collect();
+    let values = transpose(&names, &objects);
+    let columns = fields.iter().zip(&values).map(|((_, kind), values)| build_column(kind, values));
     let columns = columns.collect::<Result<Vec<_>, _>>()?;
     Ok(Arc::new(StructArray::try_new(struct_fields(fields), columns, Some(nulls))?))
 }
 
-/// One field of many objects.
-pub(super) fn pick<'a>(objects: &[Option<&'a Object>], name: &str) -> Vec<Option<&'a Value>> {
-    objects.iter().map(|object| object.and_then(|object| object.get(name))).collect()
+/// The values of each named field in each of the objects. One walk over each object, which is in the cache then: both
+/// its fields and the sorted names ascend.
+pub(super) fn transpose<'a>(names: &[&str], objects: &[Option<&'a Object>]) -> Vec<Vec<Option<&'a Value>>> {
+    let mut sorted: Vec<(&str, usize)> = names.iter().copied().zip(0..).collect();
+    sorted.sort_unstable();
+    let mut columns = vec![vec![None; objects.len()]; names.len()];
+    for (row, object) in objects.iter().enumerate() {
+        let mut names = sorted.iter();
+        let mut next = names.next();
+        for (field, value) in object.iter().flat_map(|object| object.iter()) {
+            let order = loop {
+                match next.map(|(name, _)| name.cmp(&field)) {
+                    Some(Ordering::Less) => next = names.next(),
+                    order => break order,
+                }
+            };
+            if let (Some(Ordering::Equal), Some((_, column))) = (order, next) {
+                if let Some(slot) = columns.get_mut(*column).and_then(|column| column.get_mut(row)) {
+                    *slot = Some(value);
+                }
+                next = names.next();
+            }
+        }
+    }
+    columns
 }
 
 fn bool_of(value: Option<&Value>) -> Option<bool> {

@@ -11,8 +11,8 @@ use crate::columns::{Columns, TypedBatch};
 use crate::error::TablesError;
 use crate::snapshot::ScannedDocument;
 
-/// Most rows of a batch.
-pub(crate) const BATCH_ROWS: usize = 4096;
+/// Most rows of a batch: few enough that decoded documents stay in the processor's cache.
+pub(crate) const BATCH_ROWS: usize = 1024;
 
 /// Bytes of states above which a batch is not made larger.
 pub(crate) const BATCH_BYTES: usize = 4 << 20;

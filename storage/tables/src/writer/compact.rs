@@ -16,7 +16,7 @@ use crate::columns::Columns;
 use crate::error::TablesError;
 use crate::manifest::SegmentMeta;
 use crate::segment::SegmentFile;
-use crate::segment::batch::{StateBatch, Types};
+use crate::segment::batch::{BATCH_ROWS, StateBatch, Types};
 use crate::segment::lookup;
 use crate::segment::write::SegmentWriter;
 use crate::version::{LiveSegment, Version};
@@ -153,7 +153,9 @@ impl Writer {
                 let later = rest.split_off(until.unwrap_or(rest.len()));
                 let (now, types) = (std::mem::replace(&mut rest, later), Arc::clone(&columns));
                 writer = blocking(move || {
-                    writer.write(&StateBatch::decode(&now, Types::Given(&types))?)?;
+                    for rows in now.chunks(BATCH_ROWS) {
+                        writer.write(&StateBatch::decode(rows, Types::Given(&types))?)?;
+                    }
                     Ok(writer)
                 })
                 .await?;

@@ -23,6 +23,9 @@ use crate::segment::lookup;
 use crate::segment::write::{GroupLimits, SegmentWriter};
 use crate::snapshot::{ScannedDocument, View};
 
+/// Entries whose older states are looked up at once.
+const LOOKUP_ROWS: usize = 4096;
+
 /// Bytes of states after which a new file is begun.
 const FILE_BYTES: usize = 64 << 20;
 
@@ -83,8 +86,8 @@ impl Writer {
             let mut entries = overlay.entries.iter();
             loop {
                 let chunk: Vec<(DocId, Arc<Entry>)> =
-                    entries.by_ref().take(BATCH_ROWS).map(|(id, entry)| (id.clone(), Arc::clone(entry))).collect();
-                let last = chunk.len() < BATCH_ROWS;
+                    entries.by_ref().take(LOOKUP_ROWS).map(|(id, entry)| (id.clone(), Arc::clone(entry))).collect();
+                let last = chunk.len() < LOOKUP_ROWS;
                 let bases = self.bases(view, collection, &chunk, &mut changes).await?;
                 file = blocking(move || file.push(chunk, &bases).map(|()| file)).await?;
                 if last || file.bytes >= FILE_BYTES {
@@ -184,7 +187,7 @@ impl FileBuilder {
             bytes += state.len();
             documents.push(document);
             rows.push(ScannedDocument { id, lsn: entry.lsn, state });
-            if bytes >= BATCH_BYTES {
+            if bytes >= BATCH_BYTES || rows.len() >= BATCH_ROWS {
                 self.push_batch(&std::mem::take(&mut rows), &std::mem::take(&mut documents))?;
                 bytes = 0;
             }
