@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bigpeer_types::Lsn;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{ParquetMetaData, SortingColumn};
 use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -158,7 +158,7 @@ pub(crate) fn file_schema(columns: &Columns) -> Schema {
 
 fn properties(limits: GroupLimits) -> Result<WriterProperties, TablesError> {
     let column = |name: &str| ColumnPath::new(vec![name.to_owned()]);
-    let (key, crdt) = (column(columns::KEY), column(columns::CRDT));
+    let (key, version, crdt) = (column(columns::KEY), column(columns::VERSION), column(columns::CRDT));
     Ok(WriterProperties::builder()
         .set_created_by(concat!("bigpeer ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).map_err(encoding)?))
@@ -169,6 +169,11 @@ fn properties(limits: GroupLimits) -> Result<WriterProperties, TablesError> {
         .set_sorting_columns(Some(vec![SortingColumn { column_idx: 0, descending: false, nulls_first: false }]))
         // Every key and state is different: small pages, so that one document costs one page; no dictionary.
         .set_write_batch_size(256)
+        .set_data_page_row_count_limit(8192)
+        // A dictionary of versions would have to be read for one document.
+        .set_column_dictionary_enabled(version.clone(), false)
+        .set_column_encoding(version.clone(), Encoding::DELTA_BINARY_PACKED)
+        .set_column_data_page_size_limit(version, 8 << 10)
         .set_column_dictionary_enabled(key.clone(), false)
         .set_column_data_page_size_limit(key.clone(), 16 << 10)
         .set_column_bloom_filter_enabled(key.clone(), true)
