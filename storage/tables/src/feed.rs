@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bigpeer_crdt::Transaction;
 use bigpeer_types::{Lsn, SiteId};
@@ -61,13 +62,21 @@ pub(crate) struct Ring {
 
 #[derive(Debug)]
 struct RingState {
-    /// With each batch its bytes and its number; numbers count up without gaps.
-    batches: VecDeque<(Arc<AppliedBatch>, usize)>,
+    /// Numbers count up without gaps.
+    batches: VecDeque<Kept>,
     /// The number of the first batch in the ring.
     first: u64,
     bytes: usize,
     /// Everything after this is in the ring.
     since: Lsn,
+}
+
+#[derive(Debug)]
+struct Kept {
+    batch: Arc<AppliedBatch>,
+    bytes: usize,
+    /// When it was applied, by the monotonic clock.
+    at: Duration,
 }
 
 impl Ring {
@@ -80,19 +89,20 @@ impl Ring {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn push(&self, batch: Arc<AppliedBatch>, bytes: usize) {
+    pub(crate) fn push(&self, batch: Arc<AppliedBatch>, bytes: usize, at: Duration) {
         let mut state = self.state();
-        state.batches.push_back((batch, bytes));
+        state.batches.push_back(Kept { batch, bytes, at });
         state.bytes += bytes;
         while state.bytes > self.max_bytes && state.batches.len() > 1 {
             state.pop();
         }
     }
 
-    /// Forgets batches up to `through`: they hold on to states of the store that are long gone.
-    pub(crate) fn forget(&self, through: Lsn) {
+    /// Forgets batches up to `through` that were applied before `before`: they hold on to overlays and files that are
+    /// long gone otherwise.
+    pub(crate) fn forget(&self, through: Lsn, before: Duration) {
         let mut state = self.state();
-        while state.batches.front().is_some_and(|(batch, _)| batch.through <= through) {
+        while state.batches.front().is_some_and(|kept| kept.batch.through <= through && kept.at < before) {
             state.pop();
         }
     }
@@ -112,19 +122,19 @@ impl Ring {
         }
         let index = match at.and_then(|at| at.checked_sub(state.first)) {
             Some(index) => usize::try_from(index).unwrap_or(usize::MAX),
-            None => state.batches.partition_point(|(batch, _)| batch.through <= after),
+            None => state.batches.partition_point(|kept| kept.batch.through <= after),
         };
-        let found = state.batches.get(index).map(|(batch, _)| Arc::clone(batch));
+        let found = state.batches.get(index).map(|kept| Arc::clone(&kept.batch));
         Ok(found.map(|batch| (state.first + index as u64, batch)))
     }
 }
 
 impl RingState {
     fn pop(&mut self) -> bool {
-        let Some((batch, bytes)) = self.batches.pop_front() else { return false };
+        let Some(kept) = self.batches.pop_front() else { return false };
         self.first += 1;
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.since = batch.through;
+        self.bytes = self.bytes.saturating_sub(kept.bytes);
+        self.since = kept.batch.through;
         true
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use bigpeer_log::TransactionLog;
 use bigpeer_types::{AppId, Lsn};
@@ -19,6 +20,9 @@ use crate::snapshot::{Context, Snapshot, View};
 use crate::version::Version;
 use crate::writer::Writer;
 use crate::{metrics, tail};
+
+/// How long applied transactions stay at hand for feeds when they have been flushed, if there is room.
+const FEED_GRACE: Duration = Duration::from_secs(5);
 
 /// Finds the store of an app; what roles are given.
 pub trait Stores: Send + Sync {
@@ -52,8 +56,6 @@ pub(crate) struct Shared {
     /// Told when a new manifest has made room in the overlay.
     pub(crate) room: Notify,
     pub(crate) stop: watch::Sender<bool>,
-    /// LSN of the manifest before the current one.
-    previous_manifest: Mutex<Lsn>,
     /// Every version that may still be in use.
     versions: Mutex<Vec<Weak<Version>>>,
 }
@@ -89,7 +91,6 @@ impl DocumentStore {
             update: tokio::sync::Mutex::new(()),
             room: Notify::new(),
             stop: watch::Sender::new(false),
-            previous_manifest: Mutex::new(Lsn::ZERO),
             versions: Mutex::new(vec![in_use]),
             settings,
         });
@@ -249,10 +250,7 @@ impl Shared {
         let lsn = view.lsn.max(manifest.lsn);
         let overlays = overlay::after(&view.overlays, manifest.lsn);
         let jumped = manifest.lsn > view.lsn;
-        let forget = {
-            let mut previous = self.previous_manifest.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *previous, manifest.lsn)
-        };
+        let flushed = manifest.lsn;
         let version = Arc::new(Version::new(&self.app, manifest, Some(&view.version)));
         self.context.tables.clear();
         {
@@ -263,7 +261,7 @@ impl Shared {
         if jumped {
             self.ring.jump(lsn);
         } else {
-            self.ring.forget(forget);
+            self.ring.forget(flushed, self.settings.clock.monotonic().saturating_sub(FEED_GRACE));
         }
         self.publish(Arc::new(View { lsn, version, overlays }));
         self.room.notify_waiters();

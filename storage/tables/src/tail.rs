@@ -112,7 +112,7 @@ async fn apply(shared: &Shared, batch: ReadBatch) -> Result<(), TablesError> {
         after: shared.snapshot(Arc::clone(&after)),
         through: lsn,
     };
-    shared.ring.push(Arc::new(batch), bytes);
+    shared.ring.push(Arc::new(batch), bytes, shared.settings.clock.monotonic());
     shared.publish(after);
     Ok(())
 }
