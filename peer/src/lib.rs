@@ -51,6 +51,7 @@
 mod apply;
 mod error;
 mod local;
+mod network;
 mod observe;
 mod peer;
 mod session;
@@ -64,6 +65,7 @@ pub use bigpeer_crdt::{DocId, Object, Value};
 pub use bigpeer_dql::Params;
 pub use error::PeerError;
 pub use local::{QueryResult, WriteTransaction};
+pub use network::{Network, SystemNetwork, Wire};
 pub use observe::{LiveQuery, LiveResult};
 pub use peer::Peer;
 pub use settings::{ConnectSettings, Credentials, PeerSettings, Secret};

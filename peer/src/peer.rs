@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, watch};
 use crate::local::{Evaluation, WriteTransaction, parse, run_select};
 use crate::session::{Background, login_into};
 use crate::signals::Signals;
-use crate::store::{Durability, Store};
+use crate::store::{Durability, Store, blocking};
 use crate::{
     ConnectSettings, Connection, LiveQuery, Params, PeerError, PeerEvent, PeerSettings, QueryResult, Status,
     SubscriptionId,
@@ -35,8 +35,7 @@ impl Peer {
     pub async fn open(settings: PeerSettings) -> Result<Self, PeerError> {
         let signals = Arc::new(Signals::new());
         let (dir, of_store) = (settings.store_dir.clone(), Arc::clone(&signals));
-        let opened = tokio::task::spawn_blocking(move || Store::open(&dir, of_store)).await;
-        let store = opened.map_err(|_| PeerError::Closed)??;
+        let store = blocking(move || Store::open(&dir, of_store)).await??;
         let evaluation = Evaluation::new(&settings);
         Ok(Self { store, signals, evaluation, settings: Arc::new(settings), background: Arc::default() })
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bigpeer_types::{AppId, Clock, IdGenerator, RandomIds, SiteId, SystemClock};
 
+use crate::{Network, SystemNetwork};
+
 /// How to open a local store.
 #[derive(Clone, Debug)]
 pub struct PeerSettings {
@@ -98,6 +100,8 @@ pub struct ConnectSettings {
     pub connect_timeout: Duration,
     /// How long the server may be silent before the connection counts as lost (the peer pings at a third of it).
     pub idle_timeout: Duration,
+    /// What carries connections and requests.
+    pub network: Arc<dyn Network>,
 }
 
 impl ConnectSettings {
@@ -113,6 +117,7 @@ impl ConnectSettings {
             backoff_max: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
+            network: Arc::new(SystemNetwork),
         }
     }
 }

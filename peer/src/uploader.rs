@@ -74,11 +74,11 @@ impl Uploader {
         let endpoint = Endpoint::new(&settings.url, &settings.app)?;
         let state = match (state, &settings.credentials) {
             (Some(state), Credentials::ApiKey(_)) => {
-                let login = refresh(&endpoint, &state.token, settings.connect_timeout).await?;
+                let login = refresh(&endpoint, &state.token, &settings).await?;
                 UploaderState { site: login.site, token: login.token.token }
             }
             (None, Credentials::ApiKey(key)) => {
-                let login = log_in(&endpoint, key, settings.connect_timeout).await?;
+                let login = log_in(&endpoint, key, &settings).await?;
                 UploaderState { site: login.site, token: login.token.token }
             }
             (_, Credentials::Token { site, token }) => UploaderState { site: *site, token: token.clone() },
@@ -258,7 +258,7 @@ impl Pump {
     async fn renew_and_connect(&mut self) -> Result<Link, PeerError> {
         if matches!(self.settings.credentials, Credentials::ApiKey(_)) {
             let old = self.progress.borrow().token.clone();
-            let login = refresh(&self.endpoint, &old, self.settings.connect_timeout).await?;
+            let login = refresh(&self.endpoint, &old, &self.settings).await?;
             self.progress.send_modify(|progress| progress.token = login.token.token);
         }
         Ok(self.connect().await?.0)

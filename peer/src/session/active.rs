@@ -246,7 +246,7 @@ impl<'r> Active<'r> {
         let renewing = async move {
             let endpoint = Endpoint::new(&settings.url, &settings.app)?;
             let token = store.read(|tables| tables.token()).await?.ok_or(PeerError::NoSite)?;
-            refresh(&endpoint, &token.token, settings.connect_timeout).await
+            refresh(&endpoint, &token.token, &settings).await
         };
         self.renewing = Some(renewing.boxed());
     }

@@ -8,7 +8,6 @@ use bigpeer_protocol::{PeerEffect, PeerSession, SUBPROTOCOL, decode_gateway_fram
 use bigpeer_types::limits::MAX_FRAME_BYTES;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -17,12 +16,12 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use super::login::Endpoint;
-use crate::{ConnectSettings, PeerError};
+use crate::{ConnectSettings, PeerError, Wire};
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Wire>>>;
 
 /// What is to be written.
 enum Outgoing {
@@ -62,11 +61,18 @@ impl Link {
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         let config =
             WebSocketConfig::default().max_message_size(Some(MAX_FRAME_BYTES)).max_frame_size(Some(MAX_FRAME_BYTES));
-        let connecting = tokio_tungstenite::connect_async_with_config(request, Some(config), true);
+        let connecting = async {
+            let (host, port) = endpoint.host()?;
+            let wire = settings
+                .network
+                .connect(&host, port)
+                .await
+                .map_err(|error| PeerError::Unreachable(error.to_string()))?;
+            client_async_tls_with_config(request, wire, Some(config), None).await.map_err(connect_error)
+        };
         let (socket, response) = tokio::time::timeout(settings.connect_timeout, connecting)
             .await
-            .map_err(|_| PeerError::Unreachable("no connection within the time allowed".to_owned()))?
-            .map_err(connect_error)?;
+            .map_err(|_| PeerError::Unreachable("no connection within the time allowed".to_owned()))??;
         if response.headers().get(SEC_WEBSOCKET_PROTOCOL).is_none_or(|chosen| chosen != SUBPROTOCOL) {
             return Err(PeerError::Protocol(format!("the server does not speak {SUBPROTOCOL}")));
         }

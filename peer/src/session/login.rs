@@ -1,12 +1,10 @@
 //! Login over HTTP: an API key becomes a site and a token, an old token a new one.
 
-use std::time::Duration;
-
 use bigpeer_types::{AppId, SiteId};
 use serde::Deserialize;
 
 use crate::store::Token;
-use crate::{PeerError, Secret};
+use crate::{ConnectSettings, PeerError, Secret};
 
 /// Where a bigpeer is, in the two forms that are asked for.
 #[derive(Clone, Debug)]
@@ -36,6 +34,14 @@ impl Endpoint {
     pub(crate) fn sync(&self) -> String {
         // "http" → "ws", "https" → "wss".
         format!("{}/{}/sync", self.http.replacen("http", "ws", 1), self.app)
+    }
+
+    /// Host and port of both.
+    pub(crate) fn host(&self) -> Result<(String, u16), PeerError> {
+        let bad = || PeerError::Url(self.http.clone());
+        let url = reqwest::Url::parse(&self.http).map_err(|_| bad())?;
+        let host = url.host_str().ok_or_else(bad)?.trim_matches(['[', ']']).to_owned();
+        Ok((host, url.port_or_known_default().ok_or_else(bad)?))
     }
 
     fn auth(&self, what: &str) -> String {
@@ -68,45 +74,33 @@ struct FailureBody {
 }
 
 /// A new site for an API key.
-pub(crate) async fn log_in(endpoint: &Endpoint, api_key: &Secret, timeout: Duration) -> Result<Login, PeerError> {
-    ask(&endpoint.auth("login"), api_key, timeout).await
+pub(crate) async fn log_in(
+    endpoint: &Endpoint,
+    api_key: &Secret,
+    settings: &ConnectSettings,
+) -> Result<Login, PeerError> {
+    ask(&endpoint.auth("login"), api_key, settings).await
 }
 
 /// A new token for the site of an old one.
-pub(crate) async fn refresh(endpoint: &Endpoint, old: &Secret, timeout: Duration) -> Result<Login, PeerError> {
-    ask(&endpoint.auth("refresh"), old, timeout).await
+pub(crate) async fn refresh(endpoint: &Endpoint, old: &Secret, settings: &ConnectSettings) -> Result<Login, PeerError> {
+    ask(&endpoint.auth("refresh"), old, settings).await
 }
 
-async fn ask(url: &str, bearer: &Secret, timeout: Duration) -> Result<Login, PeerError> {
-    let client = reqwest::Client::builder()
-        .timeout(timeout)
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|error| unreachable(&error))?;
-    let response = client.post(url).bearer_auth(bearer.reveal()).send().await.map_err(|error| unreachable(&error))?;
-    let status = response.status();
-    let body = response.bytes().await.map_err(|error| unreachable(&error))?;
-    if status.is_success() {
+async fn ask(url: &str, bearer: &Secret, settings: &ConnectSettings) -> Result<Login, PeerError> {
+    let (status, body) = settings.network.post(url, bearer, settings.connect_timeout).await?;
+    if (200..300).contains(&status) {
         let Answer { site, access_token, expires_at } = serde_json::from_slice(&body)
             .map_err(|_| PeerError::Protocol("the answer to the login is not one".to_owned()))?;
         return Ok(Login { site, token: Token { token: Secret::new(access_token), expires_ms: expires_at } });
     }
     let message = serde_json::from_slice::<Failure>(&body).map_or_else(
-        |_| format!("the login was answered with {status}"),
+        |_| format!("the login was answered with status {status}"),
         |failure| failure.error.message.chars().take(500).collect(),
     );
     // What a later attempt may pass is no refusal: timeouts, conflicts, too many requests, trouble of the server.
-    let later = status.is_server_error() || [408, 409, 425, 429].contains(&status.as_u16());
+    let later = (500..600).contains(&status) || [408, 409, 425, 429].contains(&status);
     Err(if later { PeerError::Unreachable(message) } else { PeerError::Refused(message) })
-}
-
-/// The innermost reason: reqwest's own text only says that sending failed.
-fn unreachable(error: &reqwest::Error) -> PeerError {
-    let mut reason: &dyn std::error::Error = error;
-    while let Some(source) = reason.source() {
-        reason = source;
-    }
-    PeerError::Unreachable(reason.to_string())
 }
 
 #[cfg(test)]
@@ -124,6 +118,16 @@ mod tests {
         ] {
             let endpoint = Endpoint::new(given, &app).expect(given);
             assert_eq!((endpoint.sync().as_str(), endpoint.auth("login").as_str()), (sync, login));
+        }
+        let hosts = [
+            ("http://host:8080", "host", 8080),
+            ("ws://host", "host", 80),
+            ("https://host/below", "host", 443),
+            ("http://[::1]:9", "::1", 9),
+        ];
+        for (given, host, port) in hosts {
+            let endpoint = Endpoint::new(given, &app).expect(given);
+            assert_eq!(endpoint.host().expect(given), (host.to_owned(), port));
         }
         for bad in ["", "host:8080", "ftp://host", "http://", "http:///x", "http://user:key@host", "http://host/?x=1"] {
             assert!(matches!(Endpoint::new(bad, &app), Err(PeerError::Url(_))), "{bad}");

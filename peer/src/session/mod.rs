@@ -91,7 +91,7 @@ pub(crate) async fn prepare(store: &Store, settings: &ConnectSettings) -> Result
             adopt(store, settings, Login { site: *site, token }).await
         }
         Credentials::ApiKey(key) if site.is_none() => {
-            let login = log_in(&endpoint, key, settings.connect_timeout).await?;
+            let login = log_in(&endpoint, key, settings).await?;
             adopt(store, settings, login).await
         }
         Credentials::ApiKey(_) => Ok(()),

@@ -186,7 +186,7 @@ impl Runner {
         if !new_token && self.clock.now_ms() < good_until {
             return Ok(stored);
         }
-        match refresh(endpoint, &stored.token, self.settings.connect_timeout).await {
+        match refresh(endpoint, &stored.token, &self.settings).await {
             Ok(login) => self.keep(login).await,
             // The key that the old token came from may be gone, and this one good.
             Err(PeerError::Refused(_)) => self.log_in_again(endpoint, key).await,
@@ -214,7 +214,7 @@ impl Runner {
                  with the API key that it was made with, or give them up by deleting the store"
             )));
         }
-        let login = log_in(endpoint, key, self.settings.connect_timeout).await?;
+        let login = log_in(endpoint, key, &self.settings).await?;
         let token = login.token.clone();
         let change = move |work: &mut crate::store::Work<'_>| {
             work.replace_site(login.site)?;

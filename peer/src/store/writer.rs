@@ -24,8 +24,16 @@ type Job = Box<dyn FnOnce(&mut State) + Send>;
 
 /// A handle on the thread.
 pub(super) struct Writer {
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    desk: Mutex<Desk>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Where jobs are done.
+enum Desk {
+    Thread(mpsc::Sender<Job>),
+    /// By whoever brings one: in the simulation.
+    Inline(Box<State>),
+    Closed,
 }
 
 impl fmt::Debug for Writer {
@@ -49,6 +57,9 @@ impl Writer {
         let (jobs, queue) = mpsc::channel::<Job>();
         let mut state = State { connection, durability: None, collections: Collections::default(), signals };
         state.run(Durability::Process, |work| work.load_status())?;
+        if cfg!(bigpeer_sim) {
+            return Ok(Self { desk: Mutex::new(Desk::Inline(Box::new(state))), thread: Mutex::default() });
+        }
         let thread = std::thread::Builder::new()
             .name("bigpeer-store".to_owned())
             .spawn(move || {
@@ -57,7 +68,7 @@ impl Writer {
                 }
             })
             .map_err(|source| PeerError::Io { path: "bigpeer-store".into(), source: Arc::new(source) })?;
-        Ok(Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) })
+        Ok(Self { desk: Mutex::new(Desk::Thread(jobs)), thread: Mutex::new(Some(thread)) })
     }
 
     pub(super) async fn run<T, F>(&self, durability: Durability, change: F) -> Result<T, PeerError>
@@ -70,19 +81,27 @@ impl Writer {
             // Whoever asked may have stopped waiting; the change stands all the same.
             let _unread = answer.send(state.run(durability, change));
         });
-        let sent = match &*self.jobs.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(jobs) => jobs.send(job).is_ok(),
-            None => false,
+        let sent = match &mut *self.desk.lock().unwrap_or_else(PoisonError::into_inner) {
+            Desk::Thread(jobs) => jobs.send(job).is_ok(),
+            Desk::Inline(state) => {
+                job(state);
+                true
+            }
+            Desk::Closed => false,
         };
         if !sent {
             return Err(PeerError::Closed);
+        }
+        if cfg!(bigpeer_sim) {
+            // Others go on between the commit and its answer, as they do when a thread of its own commits.
+            tokio::task::yield_now().await;
         }
         answered.await.map_err(|_| PeerError::Closed)?
     }
 
     /// Takes no more jobs, and waits for those that are queued. Blocks.
     pub(super) fn stop(&self) {
-        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        *self.desk.lock().unwrap_or_else(PoisonError::into_inner) = Desk::Closed;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Err(_panic)) = thread.map(JoinHandle::join) {
             tracing::error!("the store's thread panicked");

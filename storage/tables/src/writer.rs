@@ -123,10 +123,13 @@ impl Writer {
     }
 }
 
-/// Runs CPU-heavy work off the async threads.
+/// Runs CPU-heavy work off the async threads; in the simulation at once, as it has no other thread.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TablesError> + Send + 'static,
 ) -> Result<T, TablesError> {
+    if cfg!(bigpeer_sim) {
+        return work();
+    }
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_cancelled() => Err(TablesError::Stopped),
