@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bigpeer_crdt::{DocId, Document, TransactionBuilder, Value};
-use bigpeer_dql::{DeletePlan, DqlError, Flow, InsertPlan, Mode, Mutation, Plan, SelectPlan, Statement, UpdatePlan};
+use bigpeer_dql::{
+    DeletePlan, DqlError, Flow, InsertPlan, Mode, Moment, Mutation, Plan, SelectPlan, Statement, UpdatePlan,
+};
 use bigpeer_types::{Clock, CollectionName, HlcClock, IdGenerator, Lsn};
 
 use crate::store::{Tables, Work};
@@ -45,12 +47,17 @@ impl Evaluation {
 
     /// A statement with its parameters, ready to run.
     pub(crate) fn plan(&self, statement: Statement, params: &Params) -> Result<Plan, PeerError> {
-        statement.bind(params, self.mode, &*self.ids).map_err(dql)
+        let now_ms = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
+        let moment = Moment { now_ms, ..Moment::default() };
+        statement.bind_at(params, self.mode, &*self.ids, &moment).map_err(dql)
     }
 
-    /// A SELECT, or the error that it is something else.
+    /// A SELECT that is answered again and again, or the error that it is something else. It knows of no time.
     pub(crate) fn select(&self, query: &str, params: &Params) -> Result<SelectPlan, PeerError> {
-        match self.plan(parse(query)?, params)? {
+        match parse(query)?.bind(params, self.mode, &*self.ids).map_err(dql)? {
+            Plan::Select(plan) if plan.has_joins() => {
+                Err(PeerError::WrongStatement("only a SELECT from one collection can be observed or subscribed to"))
+            }
             Plan::Select(plan) => Ok(plan),
             Plan::Insert(_) | Plan::Update(_) | Plan::Delete(_) | Plan::Evict(_) | Plan::Explain(_) => {
                 Err(PeerError::WrongStatement("only a SELECT can be observed or subscribed to"))
@@ -96,6 +103,9 @@ pub(crate) fn run_select(tables: &Tables<'_>, plan: SelectPlan) -> Result<Vec<Va
     let (collection, ids) = (plan.collection().clone(), plan.ids());
     let mut run = plan.run();
     feed(tables, &collection, ids, |id, document| run.push(id, &document))?;
+    while let Some(wanted) = run.next_wanted().map_err(dql)? {
+        feed(tables, &wanted.collection, wanted.ids, |id, document| run.push(id, &document))?;
+    }
     run.finish().map_err(dql)
 }
 
@@ -164,7 +174,7 @@ impl<'w, 'a> WriteTransaction<'w, 'a> {
             }
             Plan::Explain(items) => return Ok(QueryResult { items, ..QueryResult::default() }),
             Plan::Evict(plan) => return self.evict(plan),
-            Plan::Insert(plan) => self.insert(&plan)?,
+            Plan::Insert(plan) => self.insert(plan)?,
             Plan::Update(plan) => self.update(plan)?,
             Plan::Delete(plan) => self.delete(plan)?,
         };
@@ -179,9 +189,13 @@ impl<'w, 'a> WriteTransaction<'w, 'a> {
         })
     }
 
-    fn insert(&mut self, plan: &InsertPlan) -> Result<Mutation, PeerError> {
+    fn insert(&mut self, mut plan: InsertPlan) -> Result<Mutation, PeerError> {
         let clock = self.clock.as_mut().ok_or(PeerError::NoSite)?;
         let tables = self.work.tables();
+        if let Some(source) = plan.source().cloned() {
+            let rows = run_select(tables, source)?;
+            plan = plan.with_rows(rows, &*self.evaluation.ids).map_err(dql)?;
+        }
         let number = tables.collection_number(plan.collection())?;
         // The plan asks through a function that can only say "there is none"; a failure is kept aside.
         let failure = RefCell::new(None);

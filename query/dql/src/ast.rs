@@ -20,6 +20,21 @@ pub enum Statement {
     Evict(Delete),
     /// `EXPLAIN` of another statement.
     Explain(Box<Statement>),
+    /// `PROFILE` of a SELECT: its rows, and one more that says what they took.
+    Profile(Box<Statement>),
+    /// `ADVISE` on another statement: which indexes it lacks.
+    Advise(Box<Statement>),
+    /// `SHOW`: system parameters.
+    Show(Show),
+}
+
+/// `SHOW name`, `SHOW ALL`, with a pattern for the names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Show {
+    /// One parameter; none for `ALL`.
+    pub name: Option<String>,
+    /// `LIKE` or `ILIKE` and the pattern; names have no case either way.
+    pub like: Option<String>,
 }
 
 /// Which collection, with the types of its fields, another name for it, and perhaps the ids to look at.
@@ -77,6 +92,8 @@ pub struct Select {
     pub projections: Vec<Projection>,
     /// `FROM`.
     pub source: Source,
+    /// `JOIN`s, in their order.
+    pub joins: Vec<Join>,
     /// `WHERE`.
     pub filter: Option<Expr>,
     /// `GROUP BY`.
@@ -85,6 +102,36 @@ pub struct Select {
     pub having: Option<Expr>,
     /// `ORDER BY`, `LIMIT`, `OFFSET`.
     pub order: Order,
+}
+
+/// `[INNER | LEFT | RIGHT] JOIN source ON condition`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Join {
+    /// Which side is kept when nothing matches.
+    pub kind: JoinKind,
+    /// What is joined.
+    pub source: Source,
+    /// `ON`.
+    pub on: Expr,
+}
+
+/// Which side of a join is kept when nothing on the other side matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Neither.
+    Inner,
+    /// What stands before the join.
+    Left,
+    /// What is joined. Only as the first join.
+    Right,
+}
+
+impl Source {
+    /// What the statement calls it: its alias, or the collection's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.alias.as_deref().unwrap_or_else(|| self.collection.as_str())
+    }
 }
 
 /// `ORDER BY`, `LIMIT` and `OFFSET`.

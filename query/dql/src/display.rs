@@ -6,8 +6,8 @@ use std::fmt::{self, Display, Formatter, Write};
 use bigpeer_crdt::Value;
 
 use crate::ast::{
-    Binding, CastType, ConflictPolicy, CounterOp, Delete, Expr, FieldType, Insert, InsertInput, LikeKind, Order,
-    Projection, Quantifier, Select, Source, Statement, TypeDef, Update, UseIds,
+    Binding, CastType, ConflictPolicy, CounterOp, Delete, Expr, FieldType, Insert, InsertInput, JoinKind, LikeKind,
+    Order, Projection, Quantifier, Select, Source, Statement, TypeDef, Update, UseIds,
 };
 use crate::keyword::is_plain_identifier;
 
@@ -135,7 +135,10 @@ impl Display for Expr {
         match self {
             Self::Literal(literal) => value(f, literal),
             Self::Missing => f.write_str("MISSING"),
-            Self::Parameter(parameter) => write!(f, ":{parameter}"),
+            Self::Parameter(parameter) => {
+                f.write_char(':')?;
+                if crate::keyword::is_word(parameter) { f.write_str(parameter) } else { name(f, parameter) }
+            }
             Self::Path(segments) => path(f, segments),
             Self::Member(base, key) => {
                 // A path before `.key` would be read as a longer path.
@@ -393,6 +396,14 @@ impl Display for Select {
         f.write_str(if self.distinct { "SELECT DISTINCT " } else { "SELECT " })?;
         projections(f, &self.projections)?;
         write!(f, " FROM {}", self.source)?;
+        for join in &self.joins {
+            let kind = match join.kind {
+                JoinKind::Inner => "INNER",
+                JoinKind::Left => "LEFT",
+                JoinKind::Right => "RIGHT",
+            };
+            write!(f, " {kind} JOIN {} ON {}", join.source, join.on)?;
+        }
         filter(f, "WHERE", self.filter.as_ref())?;
         if !self.group_by.is_empty() {
             f.write_str(" GROUP BY ")?;
@@ -476,6 +487,19 @@ impl Display for Statement {
             Self::Delete(delete) => delete.write(f, "DELETE"),
             Self::Evict(delete) => delete.write(f, "EVICT"),
             Self::Explain(inner) => write!(f, "EXPLAIN {inner}"),
+            Self::Profile(inner) => write!(f, "PROFILE {inner}"),
+            Self::Advise(inner) => write!(f, "ADVISE {inner}"),
+            Self::Show(show) => {
+                f.write_str("SHOW ")?;
+                match &show.name {
+                    Some(parameter) => name(f, parameter)?,
+                    None => f.write_str("ALL")?,
+                }
+                show.like.as_ref().map_or(Ok(()), |like| {
+                    f.write_str(" LIKE ")?;
+                    text(f, like)
+                })
+            }
         }
     }
 }

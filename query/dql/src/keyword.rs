@@ -313,13 +313,16 @@ pub(crate) fn is_structural(word: &str) -> bool {
     listed(STRUCTURAL, word)
 }
 
-/// Whether `name` can be printed as an identifier without backticks.
-pub(crate) fn is_plain_identifier(name: &str) -> bool {
+/// Whether `name` has the form of a word.
+pub(crate) fn is_word(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-        && !listed(KEYWORDS, name)
-        && !is_structural(name)
+}
+
+/// Whether `name` can be printed as an identifier without backticks.
+pub(crate) fn is_plain_identifier(name: &str) -> bool {
+    is_word(name) && !listed(KEYWORDS, name) && !is_structural(name)
 }
 
 #[cfg(test)]

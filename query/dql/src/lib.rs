@@ -12,6 +12,7 @@ mod error;
 mod eval;
 mod functions;
 mod keyword;
+mod legacy;
 mod lexer;
 mod parser;
 mod plan;
@@ -20,8 +21,9 @@ mod visit;
 pub use ast::{Expr, Statement};
 pub use error::{DqlError, Position};
 pub use functions::Function;
+pub use legacy::{parse_legacy, parse_legacy_path};
 pub use parser::{parse, parse_expr};
 pub use plan::{
-    DeletePlan, DeleteRun, Equality, Flow, InsertPlan, Mode, Mutation, Params, Plan, QueryType, SelectPlan, SelectRun,
-    UpdatePlan, UpdateRun, Warning,
+    DeletePlan, DeleteRun, Equality, Flow, InsertPlan, Mode, Moment, Mutation, Params, Plan, QueryType, SelectPlan,
+    SelectRun, UpdatePlan, UpdateRun, Wanted, Warning,
 };

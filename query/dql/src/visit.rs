@@ -1,6 +1,6 @@
 //! The parts of an expression, for passes that treat most kinds alike.
 
-use crate::ast::Expr;
+use crate::ast::{CounterOp, Expr, InsertInput, Order, Projection, Select, Source, Statement, UseIds};
 
 macro_rules! children {
     ($name:ident, $($r:tt)+) => {
@@ -73,4 +73,76 @@ impl Expr {
     pub(crate) fn is_constant(&self) -> bool {
         !self.any(&|expr| matches!(expr, Self::Path(_) | Self::Parameter(_) | Self::Aggregate { .. }))
     }
+}
+
+impl Statement {
+    /// Calls `each` with every whole expression of the statement.
+    ///
+    /// # Errors
+    /// The first of `each`.
+    pub(crate) fn each_expr<E>(&mut self, each: &mut dyn FnMut(&mut Expr) -> Result<(), E>) -> Result<(), E> {
+        match self {
+            Self::Select(select) => of_select(select, each),
+            Self::Insert(insert) => {
+                match &mut insert.input {
+                    InsertInput::Documents(documents) => documents.iter_mut().try_for_each(&mut *each)?,
+                    InsertInput::Select(select) => of_select(select, each)?,
+                }
+                of_projections(&mut insert.returning, each)
+            }
+            Self::Update(update) => {
+                of_source(&mut update.source, each)?;
+                for (_, op) in &mut update.apply {
+                    match op {
+                        CounterOp::Increment(by) | CounterOp::PnIncrement(by) | CounterOp::Restart(Some(by)) => {
+                            each(by)?
+                        }
+                        CounterOp::Restart(None) => {}
+                    }
+                }
+                update.set.iter_mut().map(|(_, value)| value).chain(&mut update.filter).try_for_each(&mut *each)?;
+                of_projections(&mut update.returning, each)
+            }
+            Self::Delete(delete) | Self::Evict(delete) => {
+                of_source(&mut delete.source, each)?;
+                delete.filter.iter_mut().try_for_each(&mut *each)?;
+                of_order(&mut delete.order, each)?;
+                of_projections(&mut delete.returning, each)
+            }
+            Self::Explain(inner) | Self::Profile(inner) | Self::Advise(inner) => inner.each_expr(each),
+            Self::Show(_) => Ok(()),
+        }
+    }
+}
+
+type Each<'e, E> = &'e mut dyn FnMut(&mut Expr) -> Result<(), E>;
+
+fn of_select<E>(select: &mut Select, each: Each<'_, E>) -> Result<(), E> {
+    of_projections(&mut select.projections, each)?;
+    of_source(&mut select.source, each)?;
+    for join in &mut select.joins {
+        of_source(&mut join.source, each)?;
+        each(&mut join.on)?;
+    }
+    select.filter.iter_mut().chain(&mut select.group_by).chain(&mut select.having).try_for_each(&mut *each)?;
+    of_order(&mut select.order, each)
+}
+
+fn of_source<E>(source: &mut Source, each: Each<'_, E>) -> Result<(), E> {
+    match &mut source.ids {
+        None => Ok(()),
+        Some(UseIds::Each(ids)) => ids.iter_mut().try_for_each(each),
+        Some(UseIds::List(list)) => each(list),
+    }
+}
+
+fn of_order<E>(order: &mut Order, each: Each<'_, E>) -> Result<(), E> {
+    order.by.iter_mut().map(|term| &mut term.expr).chain(&mut order.limit).chain(&mut order.offset).try_for_each(each)
+}
+
+fn of_projections<E>(projections: &mut [Projection], each: Each<'_, E>) -> Result<(), E> {
+    projections.iter_mut().try_for_each(|projection| match projection {
+        Projection::Expr { expr, .. } => each(expr),
+        Projection::All | Projection::AllOf(_) | Projection::Missing(_) => Ok(()),
+    })
 }

@@ -1,6 +1,6 @@
 //! The envelope of `/store/execute`, for what worked and for what did not.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bigpeer_chassis::{ApiError, ErrorCode, Position, current_request_id};
 use bigpeer_crdt::Value;
@@ -57,9 +57,10 @@ pub(crate) struct Answer {
     pub(crate) warnings: Vec<Warning>,
 }
 
+/// [`Answer`] as it is written.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct QueryResponse<'a> {
+pub(crate) struct QueryResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     transaction_id: Option<u64>,
     query_type: QueryType,
@@ -93,9 +94,9 @@ struct WarningBody<'a> {
 }
 
 impl Answer {
-    /// The response, unless it is larger than `max_bytes`.
-    pub(crate) fn into_response(self, query_type: QueryType, max_bytes: usize) -> Result<Response, ApiError> {
-        let body = QueryResponse {
+    /// The envelope.
+    pub(crate) fn envelope(&self, query_type: QueryType) -> QueryResponse<'_> {
+        QueryResponse {
             transaction_id: Some(self.transaction_id),
             query_type,
             items: &self.items,
@@ -104,45 +105,13 @@ impl Answer {
             warnings: self.warnings.iter().take(MAX_WARNINGS).map(WarningBody::from).collect(),
             total_warnings_count: self.warnings.len(),
             request_id: None,
-        };
-        let mut out = Limited { bytes: Vec::new(), max_bytes };
-        if serde_json::to_writer(&mut out, &body).is_err() {
-            let message = format!("the answer is larger than {max_bytes} bytes; ask for less, with LIMIT and OFFSET");
-            return Err(ApiError::new(ErrorCode::TooLarge, message));
         }
-        let mut response = out.bytes.into_response();
-        let json = HeaderValue::from_static("application/json");
-        response.headers_mut().insert(header::CONTENT_TYPE, json);
-        if let Ok(id) = HeaderValue::from_str(&self.transaction_id.to_string()) {
-            response.headers_mut().insert("x-ditto-txn-id", id);
-        }
-        Ok(response)
     }
 }
 
 impl<'a> From<&'a Warning> for WarningBody<'a> {
     fn from(warning: &'a Warning) -> Self {
         Self { id: warning.id.as_ref(), description: &warning.description }
-    }
-}
-
-/// Collects JSON up to a limit; the only error of writing JSON to memory.
-struct Limited {
-    bytes: Vec<u8>,
-    max_bytes: usize,
-}
-
-impl std::io::Write for Limited {
-    fn write(&mut self, part: &[u8]) -> std::io::Result<usize> {
-        if self.bytes.len() + part.len() > self.max_bytes {
-            return Err(std::io::Error::other("too large"));
-        }
-        self.bytes.extend_from_slice(part);
-        Ok(part.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 
@@ -164,6 +133,11 @@ pub(crate) fn failure(query_type: QueryType, error: ApiError) -> Response {
         request_id: current_request_id(),
     };
     let body = serde_json::to_vec(&body);
+    with_body(error, body)
+}
+
+/// The answer to `error`, with another body.
+pub(crate) fn with_body(error: ApiError, body: Result<Vec<u8>, serde_json::Error>) -> Response {
     let mut response = error.into_response();
     match body {
         Ok(body) => {

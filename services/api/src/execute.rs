@@ -1,48 +1,173 @@
-//! The routes: authenticate, parse, bind, wait for the transaction that the caller names, run, answer in the envelope.
+//! `/store/execute` and `/transaction`: authenticate, parse, bind, wait for the transaction that the caller names, run, answer.
 
+use std::future::Future;
 use std::sync::Arc;
 
-use axum::extract::{FromRequest, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
-use axum::response::Response;
-use bigpeer_chassis::{ApiError, ErrorCode, Json, Permissions, app_of};
+use axum::response::{IntoResponse, Response};
+use bigpeer_chassis::{ApiError, ErrorCode, Permissions, app_of, current_request_id};
 use bigpeer_crdt::{Object, Value};
-use bigpeer_dql::{Mode, Plan, SelectPlan, parse};
+use bigpeer_dql::{Mode, Moment, Plan, Statement, parse};
 use bigpeer_tables::DocumentStore;
 use bigpeer_types::AppId;
 use bigpeer_types::limits::MAX_STATEMENT_BYTES;
+use serde::{Deserialize, Serialize};
+use tokio::sync::SemaphorePermit;
 
-use crate::envelope::{Answer, QueryRequest, QueryType, failure, refused};
-use crate::read::{Wanted, feed};
-use crate::rules::Allowed;
-use crate::write::{MutationPlan, Rights, mutate};
+use crate::active::Running;
+use crate::body::{self, Format};
+use crate::envelope::{Answer, QueryRequest, QueryResponse, QueryType, failure, refused};
+use crate::transaction::{Failed, Isolation, Session};
 use crate::{Api, metrics};
 
 const TRANSACTION_ID: &str = "x-ditto-txn-id";
 
+/// Most statements of one transaction.
+const MAX_STATEMENTS: usize = 1000;
+
 pub(crate) async fn v4(State(api): State<Arc<Api>>, Path(app): Path<String>, request: Request) -> Response {
-    answer(&api, &app, request, Mode { strict: true }).await
+    execute(&api, &app, request, Mode { strict: true }).await
 }
 
 pub(crate) async fn v5(State(api): State<Arc<Api>>, Path(app): Path<String>, request: Request) -> Response {
-    answer(&api, &app, request, Mode { strict: false }).await
+    execute(&api, &app, request, Mode { strict: false }).await
 }
 
-async fn answer(api: &Api, app: &str, request: Request, mode: Mode) -> Response {
-    let started = api.context.clock.monotonic();
+async fn execute(api: &Api, app: &str, request: Request, mode: Mode) -> Response {
+    let format = Format::accepted(request.headers());
     let mut query_type = QueryType::Unknown;
-    let timeout = api.context.settings.statement_timeout;
-    let result = match tokio::time::timeout(timeout, execute(api, app, request, mode, &mut query_type)).await {
-        Ok(result) => result,
-        Err(_) => Err(too_slow(query_type, timeout)),
-    };
-    let seconds = api.context.clock.monotonic().saturating_sub(started).as_secs_f64();
-    let outcome = result.as_ref().err().map_or("ok", |error| error.code.as_str());
-    metrics::statement(query_type.as_str(), outcome, seconds);
-    let max_bytes = api.context.settings.max_answer_bytes;
-    result
-        .and_then(|answer| answer.into_response(query_type, max_bytes))
+    let timed = Timed::start(api);
+    let result = timed.within(one(api, app, request, mode, &mut query_type)).await;
+    timed
+        .end(result, query_type, |answer| {
+            format.answer(
+                &answer.envelope(query_type),
+                Some(answer.transaction_id),
+                api.context.settings.max_answer_bytes,
+            )
+        })
         .unwrap_or_else(|error| failure(query_type, error))
+}
+
+async fn one(
+    api: &Api,
+    app: &str,
+    request: Request,
+    mode: Mode,
+    query_type: &mut QueryType,
+) -> Result<Answer, ApiError> {
+    let caller = Caller::of(api, app, request.headers())?;
+    let body: QueryRequest = body::read(request).await?;
+    let _running = caller.running(api, &body.statement);
+    let plan = caller.plan(api, body, mode, query_type)?;
+    let turn = caller.turn(api).await?;
+    let committed = turn.session(api, &caller).run(&[plan], Isolation::Statement).await;
+    let committed = committed.map_err(|failed| failed.error)?;
+    Ok(committed.answers.into_iter().next().unwrap_or_default())
+}
+
+/// Several statements.
+#[derive(Debug, Deserialize)]
+struct TransactionRequest {
+    statements: Vec<QueryRequest>,
+    /// As under `/api/v4`.
+    #[serde(default)]
+    strict: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TransactionResponse<'a> {
+    transaction_id: u64,
+    results: Vec<QueryResponse<'a>>,
+}
+
+/// Several statements as one serializable transaction.
+pub(crate) async fn transaction(State(api): State<Arc<Api>>, Path(app): Path<String>, request: Request) -> Response {
+    let (api, format) = (&*api, Format::accepted(request.headers()));
+    let timed = Timed::start(api);
+    let mut query_type = QueryType::Unknown;
+    let result = timed.within(several(api, &app, request, &mut query_type)).await;
+    timed
+        .end(result, query_type, |(transaction_id, answers)| {
+            let results = answers.iter().map(|(query_type, answer)| answer.envelope(*query_type)).collect();
+            let body = TransactionResponse { transaction_id, results };
+            format.answer(&body, Some(transaction_id), api.context.settings.max_answer_bytes)
+        })
+        .unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn several(
+    api: &Api,
+    app: &str,
+    request: Request,
+    query_type: &mut QueryType,
+) -> Result<(u64, Vec<(QueryType, Answer)>), ApiError> {
+    let caller = Caller::of(api, app, request.headers())?;
+    let body: TransactionRequest = body::read(request).await?;
+    let count = body.statements.len();
+    if count == 0 || count > MAX_STATEMENTS {
+        let message = format!("'statements' must be a list of 1 to {MAX_STATEMENTS} statements, not {count}");
+        return Err(ApiError::new(ErrorCode::BadRequest, message));
+    }
+    let numbered = |at: usize, error: ApiError| {
+        let message = format!("statement {} of {count}: {}; nothing was written", at + 1, error.message);
+        ApiError { message, ..error }
+    };
+    let _running = caller.running(api, &format!("a transaction of {count} statements"));
+    let (mut plans, mut types) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for (at, statement) in body.statements.into_iter().enumerate() {
+        let mut of_this = QueryType::Unknown;
+        let plan = caller.plan(api, statement, Mode { strict: body.strict }, &mut of_this);
+        plans.push(plan.map_err(|error| numbered(at, error))?);
+        types.push(of_this);
+        if *query_type != QueryType::Mutation {
+            *query_type = of_this;
+        }
+    }
+    let turn = caller.turn(api).await?;
+    let committed = turn.session(api, &caller).run(&plans, Isolation::Serializable).await;
+    let committed = committed.map_err(|failed| match failed {
+        Failed { statement: Some(at), error } => numbered(at, error),
+        Failed { statement: None, error } => error,
+    })?;
+    Ok((committed.transaction_id, types.into_iter().zip(committed.answers).collect()))
+}
+
+/// A request's time, and how it is counted.
+pub(crate) struct Timed<'a> {
+    api: &'a Api,
+    started: std::time::Duration,
+}
+
+impl<'a> Timed<'a> {
+    pub(crate) fn start(api: &'a Api) -> Self {
+        Self { api, started: api.context.clock.monotonic() }
+    }
+
+    /// The result; none when it took longer than it may.
+    pub(crate) async fn within<T>(
+        &self,
+        run: impl Future<Output = Result<T, ApiError>>,
+    ) -> Option<Result<T, ApiError>> {
+        tokio::time::timeout(self.api.context.settings.statement_timeout, run).await.ok()
+    }
+
+    /// Counts it, and answers.
+    pub(crate) fn end<T>(
+        self,
+        result: Option<Result<T, ApiError>>,
+        query_type: QueryType,
+        answer: impl FnOnce(T) -> Result<Response, ApiError>,
+    ) -> Result<Response, ApiError> {
+        let timeout = self.api.context.settings.statement_timeout;
+        let result = result.unwrap_or_else(|| Err(too_slow(query_type, timeout))).and_then(answer);
+        let seconds = self.api.context.clock.monotonic().saturating_sub(self.started).as_secs_f64();
+        let outcome = result.as_ref().err().map_or("ok", |error| error.code.as_str());
+        metrics::statement(query_type.as_str(), outcome, seconds);
+        result
+    }
 }
 
 fn too_slow(query_type: QueryType, timeout: std::time::Duration) -> ApiError {
@@ -58,71 +183,99 @@ fn too_slow(query_type: QueryType, timeout: std::time::Duration) -> ApiError {
     ApiError::new(ErrorCode::Timeout, message)
 }
 
-async fn execute(
-    api: &Api,
-    app: &str,
-    request: Request,
-    mode: Mode,
-    query_type: &mut QueryType,
-) -> Result<Answer, ApiError> {
-    let app = app_of(app)?;
-    let principal = api.context.catalogue.authenticate(&app, request.headers())?;
-    let wait_for = transaction_id(request.headers())?;
-    let Json(body) = <Json<QueryRequest> as FromRequest<()>>::from_request(request, &()).await?;
-    let plan = bind(api, body, mode, query_type)?;
-    let _slot = api.slots.acquire().await.map_err(|error| ApiError::internal(&error))?;
-    let not_open = || ApiError::new(ErrorCode::Unavailable, "this app is still being opened; try again");
-    let store = api.context.stores.store(&app).ok_or_else(not_open)?;
-    if let Some(version) = wait_for {
-        wait(api, &store, version).await?;
+/// Who asks, of which app, and what they want to see at least.
+pub(crate) struct Caller {
+    app: AppId,
+    permissions: Permissions,
+    wait_for: Option<u64>,
+    now_ms: u64,
+}
+
+/// A statement's turn: there is room for it, and what it must see is visible.
+pub(crate) struct Turn<'a> {
+    store: Arc<DocumentStore>,
+    _slot: SemaphorePermit<'a>,
+}
+
+impl Turn<'_> {
+    /// The newest transaction that is visible.
+    pub(crate) fn version(&self) -> u64 {
+        self.store.snapshot().lsn().version
     }
-    let permissions = principal.permissions();
-    match plan {
-        Plan::Select(plan) => select(api, &store, plan, &permissions).await,
-        Plan::Insert(plan) => write(api, &app, &store, MutationPlan::Insert(plan), &permissions).await,
-        Plan::Update(plan) => write(api, &app, &store, MutationPlan::Update(plan), &permissions).await,
-        Plan::Delete(plan) => write(api, &app, &store, MutationPlan::Delete(plan), &permissions).await,
-        Plan::Explain(items) => {
-            Ok(Answer { transaction_id: store.snapshot().lsn().version, items, ..Answer::default() })
-        }
-        Plan::Evict(_) => {
-            let message = "EVICT makes a Small Peer forget; the server forgets nothing; use DELETE";
-            Err(ApiError::new(ErrorCode::InvalidStatement, message))
-        }
+
+    pub(crate) fn session<'s>(&'s self, api: &'s Api, caller: &'s Caller) -> Session<'s> {
+        Session { api, app: &caller.app, store: &self.store, permissions: &caller.permissions }
     }
 }
 
-fn bind(api: &Api, body: QueryRequest, mode: Mode, query_type: &mut QueryType) -> Result<Plan, ApiError> {
-    if body.statement.len() > MAX_STATEMENT_BYTES {
-        let message = format!(
-            "the statement is longer than {MAX_STATEMENT_BYTES} bytes; pass documents as args, with :parameters"
-        );
-        return Err(ApiError::new(ErrorCode::TooLarge, message));
+impl Caller {
+    pub(crate) fn of(api: &Api, app: &str, headers: &HeaderMap) -> Result<Self, ApiError> {
+        let app = app_of(app)?;
+        let permissions = api.context.catalogue.authenticate(&app, headers)?.permissions();
+        Ok(Self { app, permissions, wait_for: transaction_id(headers)?, now_ms: api.context.clock.now_ms() })
     }
-    let statement = parse(&body.statement).map_err(|error| refused(&error))?;
-    *query_type = statement.query_type().into();
-    let args = match body.args {
-        None | Some(serde_json::Value::Null) => Object::new(),
-        Some(json @ serde_json::Value::Object(_)) => object(json)?,
+
+    /// Is shown as running while it is held.
+    pub(crate) fn running<'a>(&self, api: &'a Api, text: &str) -> Running<'a> {
+        api.active.start(&self.app, text, self.now_ms, current_request_id())
+    }
+
+    /// Waits for room, and for the transaction that the caller names.
+    pub(crate) async fn turn<'a>(&self, api: &'a Api) -> Result<Turn<'a>, ApiError> {
+        let slot = api.slots.acquire().await.map_err(|error| ApiError::internal(&error))?;
+        let not_open = || ApiError::new(ErrorCode::Unavailable, "this app is still being opened; try again");
+        let store = api.context.stores.store(&self.app).ok_or_else(not_open)?;
+        if let Some(version) = self.wait_for {
+            wait(api, &store, version).await?;
+        }
+        Ok(Turn { store, _slot: slot })
+    }
+
+    fn plan(&self, api: &Api, body: QueryRequest, mode: Mode, query_type: &mut QueryType) -> Result<Plan, ApiError> {
+        if body.statement.len() > MAX_STATEMENT_BYTES {
+            let message = format!(
+                "the statement is longer than {MAX_STATEMENT_BYTES} bytes; pass documents as args, with :parameters"
+            );
+            return Err(ApiError::new(ErrorCode::TooLarge, message));
+        }
+        let statement = parse(&body.statement).map_err(|error| refused(&error))?;
+        *query_type = statement.query_type().into();
+        self.bind(api, statement, &arguments(body.args)?, mode)
+    }
+
+    /// A statement with its arguments, at the moment of the request.
+    pub(crate) fn bind(&self, api: &Api, statement: Statement, args: &Object, mode: Mode) -> Result<Plan, ApiError> {
+        let mut request: Object =
+            [("app_id", Value::from(self.app.as_str())), ("start_time", Value::from(self.now_ms))]
+                .into_iter()
+                .collect();
+        if let Some(id) = current_request_id() {
+            request.insert("request_id", id);
+        }
+        let moment = Moment { now_ms: i64::try_from(self.now_ms).unwrap_or(i64::MAX), request };
+        statement.bind_at(args, mode, api.context.ids.as_ref(), &moment).map_err(|error| refused(&error))
+    }
+}
+
+/// The arguments of a statement.
+pub(crate) fn arguments(args: Option<serde_json::Value>) -> Result<Object, ApiError> {
+    match args {
+        None | Some(serde_json::Value::Null) => Ok(Object::new()),
+        // Each argument by itself, so that an object that stands for something else (bytes) is not taken for all of them.
+        Some(serde_json::Value::Object(map)) => map
+            .into_iter()
+            .map(|(name, json)| {
+                let value = Value::from_json(json).map_err(|error| {
+                    ApiError::new(ErrorCode::BadRequest, format!("the argument '{name}' cannot be taken: {error}"))
+                })?;
+                Ok((name, value))
+            })
+            .collect(),
         Some(_) => {
             let message = "'args' must be an object of parameters, such as {\"color\": \"blue\"} for :color";
-            return Err(ApiError::new(ErrorCode::BadRequest, message));
+            Err(ApiError::new(ErrorCode::BadRequest, message))
         }
-    };
-    statement.bind(&args, mode, api.context.ids.as_ref()).map_err(|error| refused(&error))
-}
-
-fn object(json: serde_json::Value) -> Result<Object, ApiError> {
-    // Each argument by itself, so that an object that stands for something else (bytes) is not taken for the arguments.
-    let serde_json::Value::Object(map) = json else { return Ok(Object::new()) };
-    map.into_iter()
-        .map(|(name, json)| {
-            let value = Value::from_json(json).map_err(|error| {
-                ApiError::new(ErrorCode::BadRequest, format!("the argument '{name}' cannot be taken: {error}"))
-            })?;
-            Ok((name, value))
-        })
-        .collect()
+    }
 }
 
 fn transaction_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
@@ -145,39 +298,4 @@ async fn wait(api: &Api, store: &DocumentStore, version: u64) -> Result<(), ApiE
             Err(ApiError::new(ErrorCode::NotFound, message))
         }
     }
-}
-
-async fn select(
-    api: &Api,
-    store: &DocumentStore,
-    plan: SelectPlan,
-    permissions: &Permissions,
-) -> Result<Answer, ApiError> {
-    let ids = api.context.ids.as_ref();
-    let readable = Arc::new(Allowed::compile(&permissions.read, plan.collection(), "read", ids)?);
-    let wanted = Wanted { collection: plan.collection().clone(), ids: plan.ids(), conditions: plan.conditions() };
-    let snapshot = store.snapshot();
-    let run = feed(plan.run(), &snapshot, wanted, &readable).await?;
-    let rows = tokio::task::spawn_blocking(move || run.finish()).await;
-    let items = rows.map_err(|error| ApiError::internal(&error))?.map_err(|error| refused(&error))?;
-    Ok(Answer { transaction_id: snapshot.lsn().version, items, ..Answer::default() })
-}
-
-async fn write(
-    api: &Api,
-    app: &AppId,
-    store: &DocumentStore,
-    plan: MutationPlan,
-    permissions: &Permissions,
-) -> Result<Answer, ApiError> {
-    let (collection, ids) = (plan.collection(), api.context.ids.as_ref());
-    let write = Allowed::compile(&permissions.write, collection, "write", ids)?;
-    let read = match plan {
-        // Nothing is read that the caller did not name.
-        MutationPlan::Insert(_) => Allowed::Everything,
-        MutationPlan::Update(_) | MutationPlan::Delete(_) => {
-            Allowed::compile(&permissions.read, collection, "read", ids)?
-        }
-    };
-    mutate(api, app, store, plan, &Rights { read: Arc::new(read), write }).await
 }

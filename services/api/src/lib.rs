@@ -1,4 +1,5 @@
-//! The HTTP data API: DQL statements as requests. `POST /{app}/api/v4/store/execute` is strict, `/api/v5/…` is not.
+//! The HTTP data API: DQL statements as requests. `POST /{app}/api/v4/store/execute` is strict, `/api/v5/…` is not; several
+//! statements at once are `POST /{app}/api/v1/transaction`; `find`, `findbyid`, `count` and `write` are the older endpoints.
 //!
 //! # Consistency
 //! A statement reads one snapshot. A mutation is one transaction: it is answered when the log has it durably and this
@@ -8,28 +9,38 @@
 //! # Crash safety
 //! The process keeps nothing: its site is new after every start, so no sequence number is ever used for two things.
 
+mod active;
+mod body;
 mod envelope;
 mod execute;
+mod legacy;
 mod metrics;
+mod openapi;
 mod read;
+mod routes;
 mod rules;
 mod sequencer;
 mod settings;
+mod system;
 #[cfg(test)]
 mod tests;
-mod write;
+mod transaction;
+mod view;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::post;
 use bigpeer_chassis::Catalogue;
 use bigpeer_log::TransactionLog;
 use bigpeer_tables::Stores;
 use bigpeer_types::{Clock, IdGenerator};
 use tokio::sync::Semaphore;
 
+pub use openapi::description as openapi;
 pub use settings::ApiSettings;
+pub use system::{NoSystemRows, SystemRows};
+
+use active::ActiveRequests;
 
 use sequencer::Writers;
 
@@ -46,6 +57,8 @@ pub struct ApiContext {
     pub clock: Arc<dyn Clock>,
     /// Where ids of documents come from.
     pub ids: Arc<dyn IdGenerator>,
+    /// Rows of system collections that others know.
+    pub system: Arc<dyn SystemRows>,
     /// Limits.
     pub settings: ApiSettings,
 }
@@ -61,14 +74,14 @@ struct Api {
     context: ApiContext,
     writers: Writers,
     slots: Semaphore,
+    active: ActiveRequests,
 }
 
 /// The routes of the data API.
 pub fn router(context: ApiContext) -> Router {
     let writers = Writers::new(Arc::clone(&context.log), Arc::clone(&context.catalogue), Arc::clone(&context.clock));
     let slots = Semaphore::new(context.settings.max_concurrent_statements);
-    Router::new()
-        .route("/{app}/api/v4/store/execute", post(execute::v4))
-        .route("/{app}/api/v5/store/execute", post(execute::v5))
-        .with_state(Arc::new(Api { context, writers, slots }))
+    let api = Arc::new(Api { context, writers, slots, active: ActiveRequests::default() });
+    let router = routes::all().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
+    router.with_state(api)
 }

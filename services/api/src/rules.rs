@@ -39,6 +39,15 @@ impl Allowed {
     }
 }
 
+/// Whether `collection` can be read at all, and if so, whether all of it can.
+pub(crate) fn may_see(access: &Access, collection: &CollectionName) -> Option<bool> {
+    match access.on(collection) {
+        Rule::Everything => Some(true),
+        Rule::AnyOf(_) => Some(false),
+        Rule::Nothing => None,
+    }
+}
+
 /// A rule that cannot be understood allows nothing.
 fn condition(query: &str, ids: &dyn IdGenerator) -> Option<SelectPlan> {
     // Which collection is named does not matter: only the condition is asked.

@@ -42,6 +42,8 @@ pub(crate) struct Submission {
     /// The snapshot that it was made from.
     pub(crate) base: Lsn,
     pub(crate) writes: Vec<ConflictKey>,
+    /// The collections that are written to: others may depend on these, this site's own transactions do not.
+    pub(crate) collections: Vec<ConflictKey>,
     pub(crate) unchanged: Vec<(ConflictKey, Lsn)>,
     pub(crate) payload: Bytes,
 }
@@ -233,7 +235,7 @@ impl Sequencer {
             .map(|(seq, (submission, _))| AppendEntry {
                 site: self.site,
                 seq,
-                writes: submission.writes.clone(),
+                writes: [submission.writes.as_slice(), &submission.collections].concat(),
                 unchanged: submission.unchanged.clone(),
                 payload: submission.payload.clone(),
             })

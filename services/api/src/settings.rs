@@ -15,6 +15,8 @@ pub struct ApiSettings {
     pub max_concurrent_statements: usize,
     /// How often a mutation is run again because what it read changed.
     pub max_attempts: usize,
+    /// How often a transaction of several statements is run again before it is answered 409.
+    pub max_transaction_attempts: usize,
 }
 
 impl Default for ApiSettings {
@@ -25,6 +27,7 @@ impl Default for ApiSettings {
             max_answer_bytes: 64 << 20,
             max_concurrent_statements: 256,
             max_attempts: 1000,
+            max_transaction_attempts: 20,
         }
     }
 }

@@ -17,6 +17,14 @@ pub fn conflict_key(collection: &CollectionName, id_key: &[u8]) -> ConflictKey {
     ConflictKey(hash.digest())
 }
 
+/// The log's name for a whole collection: whoever writes a document writes it too, so that a transaction can depend on what
+/// a scan did not find.
+#[must_use]
+pub fn collection_key(collection: &CollectionName) -> ConflictKey {
+    // No document has an empty key.
+    conflict_key(collection, &[])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,5 +35,6 @@ mod tests {
         assert_ne!(conflict_key(&name("ab"), b"c"), conflict_key(&name("a"), b"bc"));
         // Processes of two versions may write at the same time.
         assert_eq!(conflict_key(&name("flights"), b"key"), ConflictKey(17_033_439_638_833_907_810));
+        assert_ne!(collection_key(&name("flights")), conflict_key(&name("flights"), b"\0"));
     }
 }

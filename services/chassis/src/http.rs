@@ -102,17 +102,24 @@ pub struct Json<T>(pub T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = bytes::Bytes::from_request(request, state).await.map_err(|rejection| {
-            if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
-                let message = format!("the request's body is larger than {MAX_REQUEST_BYTES} bytes; send less at once");
-                ApiError::new(ErrorCode::TooLarge, message)
-            } else {
-                ApiError::new(ErrorCode::BadRequest, "the request's body ended early")
-            }
-        })?;
-        Self::parse(&bytes)
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        Self::parse(&body_bytes(request).await?)
     }
+}
+
+/// The whole body of a request.
+///
+/// # Errors
+/// `too_large`, and `bad_request` when it ends early.
+pub async fn body_bytes(request: Request) -> Result<bytes::Bytes, ApiError> {
+    bytes::Bytes::from_request(request, &()).await.map_err(|rejection| {
+        if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+            let message = format!("the request's body is larger than {MAX_REQUEST_BYTES} bytes; send less at once");
+            ApiError::new(ErrorCode::TooLarge, message)
+        } else {
+            ApiError::new(ErrorCode::BadRequest, "the request's body ended early")
+        }
+    })
 }
 
 impl<T: DeserializeOwned> Json<T> {

@@ -17,10 +17,10 @@ mod token;
 
 pub use authenticate::{Principal, TokenAge, bearer};
 pub use catalogue::{ApiKey, ApiKeySpec, App, Catalogue, CatalogueError, Name, NameError, Tenant};
-pub use conflict::conflict_key;
+pub use conflict::{collection_key, conflict_key};
 pub use error::{ApiError, ErrorCode, Position};
 pub use health::Health;
-pub use http::{Json, app_of, current_request_id, finish_router};
+pub use http::{Json, app_of, body_bytes, current_request_id, finish_router};
 pub use logs::{LogFormat, LogSettings, init_logs};
 pub use metrics::Metrics;
 pub use permissions::{Access, Permissions, Rule};

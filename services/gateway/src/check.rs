@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bigpeer_chassis::conflict_key;
+use bigpeer_chassis::{collection_key, conflict_key};
 use bigpeer_crdt::{DocId, Document, Transaction, Writers};
 use bigpeer_log::ConflictKey;
 use bigpeer_protocol::pb::{self, CloseCode, RejectCode};
@@ -129,7 +129,10 @@ pub(crate) fn places(transaction: &Transaction) -> BTreeSet<Place> {
     transaction.changes().iter().map(|change| (change.collection.clone(), change.id.clone())).collect()
 }
 
-/// The documents as the log names them.
+/// The documents and their collections as the log names them.
 pub(crate) fn conflict_keys(transaction: &Transaction) -> Vec<ConflictKey> {
-    transaction.changes().iter().map(|change| conflict_key(&change.collection, change.id.as_key())).collect()
+    let collections: BTreeSet<&CollectionName> =
+        transaction.changes().iter().map(|change| &change.collection).collect();
+    let documents = transaction.changes().iter().map(|change| conflict_key(&change.collection, change.id.as_key()));
+    documents.chain(collections.into_iter().map(collection_key)).collect()
 }

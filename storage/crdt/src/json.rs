@@ -82,7 +82,7 @@ fn from_json(json: serde_json::Value, levels: usize) -> Result<Value, ValueError
     })
 }
 
-/// As [`Value::to_json`].
+/// As [`Value::to_json`]; formats that are not text, such as CBOR, have bytes and all floats of their own.
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -90,9 +90,10 @@ impl Serialize for Value {
             Self::Bool(value) => to.serialize_bool(*value),
             Self::Int(value) => to.serialize_i64(*value),
             Self::UInt(value) => to.serialize_u64(*value),
-            Self::Float(value) if value.is_finite() => to.serialize_f64(*value),
+            Self::Float(value) if value.is_finite() || !to.is_human_readable() => to.serialize_f64(*value),
             Self::Float(_) => to.serialize_unit(),
             Self::String(value) => to.serialize_str(value),
+            Self::Bytes(value) if !to.is_human_readable() => to.serialize_bytes(value),
             Self::Bytes(value) => {
                 let mut map = to.serialize_map(Some(1))?;
                 map.serialize_entry(BINARY, &STANDARD.encode(value))?;

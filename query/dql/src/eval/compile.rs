@@ -2,6 +2,7 @@
 
 use bigpeer_crdt::Value;
 
+use super::Scope;
 use super::compare::total_values;
 use super::node::{Comprehension, Node};
 use super::pattern::{Pattern, regex};
@@ -16,11 +17,20 @@ const SET_FROM: usize = 4;
 /// Makes nodes of expressions.
 #[derive(Debug)]
 pub(crate) struct Compiler<'a> {
-    schema: &'a Schema,
+    sources: Sources<'a>,
     /// Variables in scope, innermost last: the element's name and the index's.
     variables: Vec<(String, Option<String>)>,
     /// Set while what is compiled is evaluated on groups.
     group: Option<Group<'a>>,
+}
+
+/// Where paths lead.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sources<'a> {
+    /// Into the fields of one collection; its name is taken off already.
+    One(&'a Schema),
+    /// Into one of a join's sources, which the path begins with.
+    Joined(&'a [Scope]),
 }
 
 /// The slots of a group's row.
@@ -35,12 +45,17 @@ pub(crate) struct Group<'a> {
 
 impl<'a> Compiler<'a> {
     pub(crate) fn new(schema: &'a Schema) -> Self {
-        Self { schema, variables: Vec::new(), group: None }
+        Self::over(Sources::One(schema))
+    }
+
+    /// A compiler of what is evaluated on rows of these sources.
+    pub(crate) fn over(sources: Sources<'a>) -> Self {
+        Self { sources, variables: Vec::new(), group: None }
     }
 
     /// A compiler of what is evaluated on groups.
-    pub(crate) fn grouped(schema: &'a Schema, keys: &'a [Expr]) -> Self {
-        Self { schema, variables: Vec::new(), group: Some(Group { keys, aggregates: Vec::new(), refusal: None }) }
+    pub(crate) fn grouped(sources: Sources<'a>, keys: &'a [Expr]) -> Self {
+        Self { sources, variables: Vec::new(), group: Some(Group { keys, aggregates: Vec::new(), refusal: None }) }
     }
 
     /// What is said from now on of a field that is neither group key nor in an aggregate.
@@ -216,8 +231,46 @@ impl<'a> Compiler<'a> {
                 || DqlError::new(format!("\"{}\" is neither a group key nor in an aggregate", shown(&path.join("."))));
             return Err(group.refusal.clone().unwrap_or_else(neither));
         }
-        if first == "_id" { Ok(Node::Id(keys(1))) } else { Ok(Node::Field(self.schema.path(keys(0)))) }
+        match self.sources {
+            Sources::One(schema) => Ok(leaf(schema, keys(0))),
+            Sources::Joined(scopes) => joined(scopes, path),
+        }
     }
+
+    /// Which of a join's sources `name` is.
+    pub(crate) fn source(&self, name: &str) -> Option<usize> {
+        match self.sources {
+            Sources::One(_) => None,
+            Sources::Joined(scopes) => scopes.iter().position(|scope| scope.name == name),
+        }
+    }
+}
+
+/// What is at `keys` of a document.
+fn leaf(schema: &Schema, mut keys: Vec<Box<str>>) -> Node {
+    match keys.first() {
+        None => Node::Row,
+        Some(first) if &**first == "_id" => Node::Id(keys.split_off(1)),
+        Some(_) => Node::Field(schema.path(keys)),
+    }
+}
+
+/// What is at `path` of a join's row, which begins with the name of a source.
+fn joined(scopes: &[Scope], path: &[String]) -> Result<Node, DqlError> {
+    let Some((first, rest)) = path.split_first() else { return Ok(Node::Row) };
+    if let Some((at, scope)) = scopes.iter().enumerate().find(|(_, scope)| scope.name == *first) {
+        let keys = rest.iter().map(|key| key.as_str().into()).collect();
+        return Ok(Node::Of(at, Box::new(leaf(&scope.schema, keys))));
+    }
+    if first == "_id" && rest.is_empty() {
+        let ids = scopes.iter().enumerate();
+        return Ok(Node::Object(
+            ids.map(|(at, scope)| (scope.name.as_str().into(), Node::Of(at, Box::new(Node::Id(Vec::new()))))).collect(),
+        ));
+    }
+    let names: Vec<String> = scopes.iter().map(|scope| format!("{}.{}", scope.name, first)).collect();
+    Err(DqlError::new(format!("Ambiguous reference to field: {}", shown(first)))
+        .hint(format!("say of which: {}", shown(&names.join(", ")))))
 }
 
 fn in_list(node: Box<Node>, list: Vec<Node>, negated: bool) -> Node {
@@ -243,6 +296,9 @@ fn like(node: Box<Node>, pattern: Node, escape: Option<char>, kind: LikeKind, ne
 
 /// A call; a constant regular expression is compiled now.
 fn call(function: Function, mut args: Vec<Node>) -> Result<Node, DqlError> {
+    if matches!(function, Function::Clock | Function::RequestInfo) {
+        return Err(DqlError::new(format!("{}() is not available here", function.name())));
+    }
     if function == Function::RegexpLike {
         let flags = match args.get(2) {
             None => Some(""),

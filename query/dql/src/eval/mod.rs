@@ -10,6 +10,7 @@ pub(crate) mod pattern;
 pub(crate) mod schema;
 
 use std::cell::Cell as Fuel;
+use std::sync::Arc;
 
 use bigpeer_crdt::{DocId, Document, Object, Value};
 
@@ -176,11 +177,51 @@ pub(crate) enum Row<'a> {
     Document(&'a DocId, &'a Document, &'a Schema),
     /// A row that is not a document: of a virtual collection.
     Object(&'a Object),
+    /// One part of each source of a join, in the order of the sources.
+    Joined(&'a [Scope], &'a [Arc<Part>]),
     /// The keys of a group, then its aggregates.
     Group(&'a [Option<Value>]),
 }
 
+/// One source of a join: what the statement calls it, and its types.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope {
+    pub(crate) name: String,
+    pub(crate) schema: Schema,
+}
+
+/// What one source gives to a row of a join.
+#[derive(Clone, Debug)]
+pub(crate) enum Part {
+    /// Nothing matched: all fields are MISSING.
+    Absent,
+    Document(DocId, Arc<Document>),
+    /// A row that is not a document.
+    Object(Object),
+}
+
+impl Part {
+    pub(crate) fn row<'a>(&'a self, schema: &'a Schema) -> Row<'a> {
+        match self {
+            Self::Absent => Row::Nothing,
+            Self::Document(id, document) => Row::Document(id, document, schema),
+            Self::Object(object) => Row::Object(object),
+        }
+    }
+}
+
 impl<'a> Row<'a> {
+    /// The row of the join's source `at`.
+    pub(crate) fn source(self, at: usize) -> Self {
+        match self {
+            Row::Joined(scopes, parts) => match (scopes.get(at), parts.get(at)) {
+                (Some(scope), Some(part)) => part.row(&scope.schema),
+                _ => Row::Nothing,
+            },
+            Row::Nothing | Row::Document(..) | Row::Object(_) | Row::Group(_) => Row::Nothing,
+        }
+    }
+
     /// `_id` and everything visible.
     pub(crate) fn to_object(self) -> Object {
         match self {
@@ -191,6 +232,13 @@ impl<'a> Row<'a> {
                 object
             }
             Row::Object(object) => object.clone(),
+            // One object for each source that has a part.
+            Row::Joined(scopes, parts) => {
+                let present = scopes.iter().zip(parts).filter(|(_, part)| !matches!(***part, Part::Absent));
+                present
+                    .map(|(scope, part)| (scope.name.clone(), Value::Object(part.row(&scope.schema).to_object())))
+                    .collect()
+            }
         }
     }
 }
@@ -222,6 +270,11 @@ impl<'a> Env<'a> {
         'a: 'b,
     {
         Env { row: self.row, frame: Some(frame), fuel: self.fuel }
+    }
+
+    /// The join's source `at` alone, with the same variables.
+    pub(crate) fn of_source(self, at: usize) -> Self {
+        Env { row: self.row.source(at), ..self }
     }
 
     /// Takes `amount` of fuel; false when there is not enough left.

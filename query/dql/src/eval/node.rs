@@ -21,6 +21,8 @@ pub(crate) enum Node {
     Id(Vec<Box<str>>),
     /// The whole row.
     Row,
+    /// A field, id or row of one source of a join.
+    Of(usize, Box<Node>),
     /// A slot of [`Row::Group`].
     Slot(usize),
     /// A variable, counted from the innermost, or its index.
@@ -116,10 +118,12 @@ impl Node {
             Self::Missing => Cell::Missing,
             Self::Field(path) => field(env, path),
             Self::Id(path) => id(env, path),
+            Self::Row if matches!(env.row, Row::Nothing) => Cell::Missing,
             Self::Row => Cell::Own(Value::Object(env.row.to_object())),
+            Self::Of(at, node) => node.eval(env.of_source(*at)),
             Self::Slot(slot) => match env.row {
                 Row::Group(slots) => Cell::from_option(slots.get(*slot).and_then(Option::as_ref)),
-                Row::Nothing | Row::Document(..) | Row::Object(_) => Cell::Missing,
+                Row::Nothing | Row::Document(..) | Row::Object(_) | Row::Joined(..) => Cell::Missing,
             },
             Self::Variable { up, index } => variable(env, *up, *index),
             Self::Member(base, key) => base.eval(env).member(key),
@@ -225,6 +229,7 @@ impl Node {
             | Self::Field(_)
             | Self::Id(_)
             | Self::Row
+            | Self::Of(..)
             | Self::Slot(_)
             | Self::Variable { .. }
             | Self::Member(..)
@@ -245,7 +250,7 @@ fn field<'a>(env: Env<'a>, path: &FieldPath) -> Cell<'a> {
     match env.row {
         Row::Document(_, document, schema) => schema.get(document, path),
         Row::Object(object) => Cell::from_option(object.get_path(&path.keys)),
-        Row::Nothing | Row::Group(_) => Cell::Missing,
+        Row::Nothing | Row::Joined(..) | Row::Group(_) => Cell::Missing,
     }
 }
 
@@ -253,7 +258,7 @@ fn id<'a>(env: Env<'a>, path: &[Box<str>]) -> Cell<'a> {
     match env.row {
         Row::Document(id, ..) => path.iter().fold(Cell::Own(id.to_value()), |cell, key| cell.member(key)),
         Row::Object(object) => path.iter().fold(Cell::from_option(object.get("_id")), |cell, key| cell.member(key)),
-        Row::Nothing | Row::Group(_) => Cell::Missing,
+        Row::Nothing | Row::Joined(..) | Row::Group(_) => Cell::Missing,
     }
 }
 

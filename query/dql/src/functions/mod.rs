@@ -4,6 +4,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "each of these modules names its own functions")]
 
 mod conditional;
+mod date;
 mod kinds;
 mod object;
 mod text;
@@ -34,7 +35,7 @@ macro_rules! functions {
 
             /// The least and the greatest number of arguments.
             #[must_use]
-    pub const fn arity(self) -> (usize, usize) {
+            pub const fn arity(self) -> (usize, usize) {
                 match self { $(Self::$variant => ($min, $max)),* }
             }
         }
@@ -60,6 +61,11 @@ functions! {
     ArrayContains "array_contains" 2..=2; ArrayContainsNull "array_contains_null" 1..=1;
     ArrayLength "array_length" 1..=1;
     SerializeJson "serialize_json" 1..=1; DeserializeJson "deserialize_json" 1..=1;
+    Clock "clock" 0..=2; RequestInfo "request_info" 0..=0;
+    DateAdd "date_add" 3..=5; DateSub "date_sub" 3..=5; DateDiff "date_diff" 3..=3; DatePart "date_part" 2..=3;
+    DateTrunc "date_trunc" 2..=4; DateFormat "date_format" 2..=3; DateCast "date_cast" 1..=2;
+    DateRange "date_range" 4..=6; TzOffset "tz_offset" 1..=2; DurationCast "duration_cast" 1..=1;
+    DurationFormat "duration_format" 1..=1;
 }
 
 impl Function {
@@ -99,23 +105,6 @@ impl CastType {
     }
 }
 
-/// Names of functions of the reference that are not here yet, for a better error.
-pub(crate) const LATER: &[&str] = &[
-    "clock",
-    "date_add",
-    "date_sub",
-    "date_diff",
-    "date_part",
-    "date_trunc",
-    "date_format",
-    "date_cast",
-    "date_range",
-    "tz_offset",
-    "duration_cast",
-    "duration_format",
-    "request_info",
-];
-
 /// Longest string or binary that a function makes, in bytes: nothing longer can be stored.
 const MAX_TEXT_BYTES: usize = bigpeer_types::limits::MAX_DOCUMENT_BYTES;
 
@@ -137,6 +126,7 @@ pub(crate) fn call<'a>(function: Function, args: &'a [Node], env: Env<'a>) -> Ce
     text::call(function, &cells, env)
         .or_else(|| object::call(function, &cells))
         .or_else(|| number(function, &cells))
+        .or_else(|| date::call(function, &cells, env))
         .unwrap_or(Cell::Missing)
 }
 

@@ -288,10 +288,13 @@ impl Parser<'_> {
 
     fn parameter(&mut self) -> Result<Tall, DqlError> {
         self.advance();
-        let Kind::Word(name) = self.kind() else {
-            return Err(self.expected("a parameter's name after ':'"));
+        let name = match self.kind() {
+            Kind::Word(name) => (*name).to_owned(),
+            Kind::Quoted(name) => name.clone(),
+            Kind::Text(_) | Kind::Binary(_) | Kind::Int(_) | Kind::Float(_) | Kind::Symbol(_) | Kind::End => {
+                return Err(self.expected("a parameter's name after ':'"));
+            }
         };
-        let name = (*name).to_owned();
         self.advance();
         Ok((Expr::Parameter(name), 1))
     }

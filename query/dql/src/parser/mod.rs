@@ -3,8 +3,10 @@
 //! later walks the tree can overflow the stack.
 
 mod expr;
+mod source;
 mod special;
 mod statement;
+mod system;
 
 use bigpeer_types::limits::MAX_STATEMENT_BYTES;
 

@@ -6,7 +6,7 @@ use super::Parser;
 use super::expr::Tall;
 use crate::ast::{AggregateKind, Binding, CastType, Expr, Quantifier};
 use crate::error::{DqlError, shown};
-use crate::functions::{Function, LATER};
+use crate::functions::Function;
 use crate::lexer::Kind;
 
 impl Parser<'_> {
@@ -187,12 +187,9 @@ impl Parser<'_> {
             return self.aggregate(kind);
         }
         let Some(function) = Function::named(name) else {
-            let error = self.error_at(at, format!("Unknown function '{}'", shown(name)));
-            return Err(if LATER.iter().any(|later| later.eq_ignore_ascii_case(name)) {
-                error.hint("this function is not supported yet")
-            } else {
-                error
-            });
+            return Err(self
+                .error_at(at, format!("Unknown function '{}'", shown(name)))
+                .hint("docs/dql.md lists the functions"));
         };
         self.expect_symbol("(")?;
         let args = if self.is_symbol(")") { Vec::new() } else { self.comma_separated(Self::tall)? };
@@ -200,6 +197,7 @@ impl Parser<'_> {
         let (least, most) = function.arity();
         if args.len() < least || args.len() > most {
             let takes = match (least, most) {
+                (0, 0) => "no argument".to_owned(),
                 (1, 1) => "1 argument".to_owned(),
                 (least, most) if least == most => format!("{least} arguments"),
                 (least, most) => format!("{least} to {most} arguments"),

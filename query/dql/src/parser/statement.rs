@@ -2,12 +2,10 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "whatever is not named begins no clause")]
 
-use bigpeer_types::CollectionName;
-
 use super::Parser;
 use crate::ast::{
-    ConflictPolicy, CounterOp, Delete, Expr, FieldType, Insert, InsertInput, Order, OrderTerm, Projection, Select,
-    Source, Statement, TypeDef, Update, UseIds,
+    ConflictPolicy, CounterOp, Delete, Expr, Insert, InsertInput, Order, OrderTerm, Projection, Select, Statement,
+    Update,
 };
 use crate::error::{DqlError, shown};
 use crate::lexer::Kind;
@@ -16,6 +14,24 @@ impl Parser<'_> {
     pub(super) fn statement(&mut self) -> Result<Statement, DqlError> {
         if self.take_word("EXPLAIN") {
             return Ok(Statement::Explain(Box::new(self.core()?)));
+        }
+        if self.take_word("PROFILE") {
+            let at = self.here();
+            return match self.core()? {
+                select @ Statement::Select(_) => Ok(Statement::Profile(Box::new(select))),
+                _ => Err(self.error_at(at, "PROFILE takes a SELECT").hint("EXPLAIN takes any statement")),
+            };
+        }
+        if self.take_word("ADVISE") {
+            if self.is_word("AND") {
+                return Err(self
+                    .error("Unsupported feature: ADVISE AND PROVISION")
+                    .hint("there are no indexes to make: every scan is pruned by the values that were stored"));
+            }
+            return Ok(Statement::Advise(Box::new(self.core()?)));
+        }
+        if self.take_word("SHOW") {
+            return Ok(Statement::Show(self.show()?));
         }
         self.core()
     }
@@ -32,24 +48,7 @@ impl Parser<'_> {
         } else if self.take_word("EVICT") {
             Ok(Statement::Evict(self.delete()?))
         } else {
-            let error = self.expected("a statement");
-            let hint = match self.kind() {
-                Kind::Word(word) => match word.to_ascii_uppercase().as_str() {
-                    "CREATE" | "DROP" | "ADVISE" | "PROFILE" | "ALTER" | "SHOW" | "SYNC" => {
-                        "this statement is not supported here; supported are SELECT, INSERT, UPDATE, DELETE, EVICT and EXPLAIN"
-                    }
-                    "UPSERT" | "REPLACE" | "MERGE" => "write INSERT INTO … DOCUMENTS (…) ON ID CONFLICT DO UPDATE",
-                    _ => "a statement begins with SELECT, INSERT, UPDATE, DELETE, EVICT or EXPLAIN",
-                },
-                Kind::Quoted(_)
-                | Kind::Text(_)
-                | Kind::Binary(_)
-                | Kind::Int(_)
-                | Kind::Float(_)
-                | Kind::Symbol(_)
-                | Kind::End => "a statement begins with SELECT, INSERT, UPDATE, DELETE, EVICT or EXPLAIN",
-            };
-            Err(error.hint(hint))
+            Err(self.no_statement())
         }
     }
 
@@ -65,23 +64,15 @@ impl Parser<'_> {
         }
         self.expect_word("FROM")?;
         let source = self.source(true)?;
-        self.refuse_joins()?;
+        let joins = self.joins()?;
         let filter = self.clause("WHERE")?;
         let group_by = if self.take_words(&["GROUP", "BY"]) { self.comma_separated(Self::expr)? } else { Vec::new() };
         let having = self.clause("HAVING")?;
         let order = self.order()?;
-        Ok(Select { distinct, projections, source, filter, group_by, having, order })
+        Ok(Select { distinct, projections, source, joins, filter, group_by, having, order })
     }
 
-    fn refuse_joins(&self) -> Result<(), DqlError> {
-        let join = ["JOIN", "INNER", "LEFT", "RIGHT", "FULL", "CROSS"].iter().any(|word| self.is_word(word));
-        if join || self.is_symbol(",") {
-            return Err(self.error("Unsupported feature: Joining").hint("use SQL for joins"));
-        }
-        Ok(())
-    }
-
-    fn clause(&mut self, word: &str) -> Result<Option<Expr>, DqlError> {
+    pub(super) fn clause(&mut self, word: &str) -> Result<Option<Expr>, DqlError> {
         if self.take_word(word) { Ok(Some(self.expr()?)) } else { Ok(None) }
     }
 
@@ -131,94 +122,13 @@ impl Parser<'_> {
     }
 
     /// `[AS] name`
-    fn alias(&mut self) -> Result<Option<String>, DqlError> {
+    pub(super) fn alias(&mut self) -> Result<Option<String>, DqlError> {
         let bare = match self.kind() {
             Kind::Word(word) => !crate::keyword::is_structural(word),
             Kind::Quoted(_) => true,
             Kind::Text(_) | Kind::Binary(_) | Kind::Int(_) | Kind::Float(_) | Kind::Symbol(_) | Kind::End => false,
         };
         if self.take_word("AS") || bare { Ok(Some(self.name("a name")?)) } else { Ok(None) }
-    }
-
-    /// The collection with types, and when `row` also alias and `USE IDS`.
-    fn source(&mut self, row: bool) -> Result<Source, DqlError> {
-        let typed = self.is_word("COLLECTION");
-        if typed {
-            self.advance();
-        }
-        let collection = self.collection()?;
-        let types = if typed && self.is_symbol("(") { self.types(0)? } else { Vec::new() };
-        let (mut alias, mut ids) = (None, None);
-        if row {
-            alias = if self.is_word("APPLY") { None } else { self.alias()? };
-            if self.take_words(&["USE", "IDS"]) {
-                ids = Some(self.use_ids()?);
-            } else if self.is_word("USE") {
-                return Err(self
-                    .error("Unsupported feature: USE INDEX and USE DIRECTIVES")
-                    .hint("leave it out: scans are pruned by themselves"));
-            }
-        }
-        Ok(Source { collection, types, alias, ids })
-    }
-
-    fn collection(&mut self) -> Result<CollectionName, DqlError> {
-        let at = self.here();
-        let mut name = self.name("a collection name")?;
-        if name.eq_ignore_ascii_case("system") && self.is_symbol(":") {
-            self.advance();
-            name = format!("system:{}", self.member_name()?);
-        }
-        CollectionName::new(&name).map_err(|error| self.error_at(at, error.to_string()))
-    }
-
-    fn use_ids(&mut self) -> Result<UseIds, DqlError> {
-        if self.take_word("LIST") {
-            return Ok(UseIds::List(Box::new(self.expr()?)));
-        }
-        self.expect_symbol("(")?;
-        let ids = if self.take_word("LIST") {
-            UseIds::List(Box::new(self.expr()?))
-        } else {
-            UseIds::Each(self.comma_separated(Self::expr)?)
-        };
-        self.expect_symbol(")")?;
-        Ok(ids)
-    }
-
-    fn types(&mut self, depth: usize) -> Result<Vec<TypeDef>, DqlError> {
-        if depth > bigpeer_types::limits::MAX_DEPTH {
-            return Err(self.error("The types are nested too deeply"));
-        }
-        self.expect_symbol("(")?;
-        let types = self.comma_separated(|parser| {
-            let path = parser.path()?;
-            let kind = parser.field_type(depth)?;
-            Ok(TypeDef { path, kind })
-        })?;
-        self.expect_symbol(")")?;
-        Ok(types)
-    }
-
-    fn field_type(&mut self, depth: usize) -> Result<FieldType, DqlError> {
-        let Kind::Word(word) = self.kind() else { return Err(self.expected("a type")) };
-        let kind = match word.to_ascii_uppercase().as_str() {
-            "REGISTER" => FieldType::Register,
-            "COUNTER" => FieldType::Counter,
-            "PN_COUNTER" => FieldType::PnCounter,
-            "ATTACHMENT" => FieldType::Attachment,
-            "MAP" => {
-                self.advance();
-                return Ok(FieldType::Map(if self.is_symbol("(") { self.types(depth + 1)? } else { Vec::new() }));
-            }
-            _ => {
-                return Err(self
-                    .expected("a type")
-                    .hint("the types are REGISTER, MAP, COUNTER, PN_COUNTER and ATTACHMENT"));
-            }
-        };
-        self.advance();
-        Ok(kind)
     }
 
     fn returning(&mut self) -> Result<Vec<Projection>, DqlError> {
@@ -283,19 +193,14 @@ impl Parser<'_> {
             apply = self.comma_separated(|parser| Ok((parser.path()?, parser.counter_op()?)))?;
         }
         if self.take_word("SET") {
-            set = self.comma_separated(|parser| {
-                let path = parser.path()?;
-                if parser.is_symbol("->") {
-                    return Err(parser
-                        .error("The `->` form of SET is not supported")
-                        .hint("write SET a.b = value, or UNSET a.b"));
-                }
-                parser.expect_symbol("=")?;
-                Ok((path, parser.expr()?))
-            })?;
+            let assignments = self.comma_separated(|parser| parser.assignment(&source.types))?;
+            for assignment in assignments {
+                set.extend(assignment.set);
+                unset.extend(assignment.unset);
+            }
         }
         if self.take_word("UNSET") {
-            unset = self.comma_separated(Self::path)?;
+            unset.extend(self.comma_separated(Self::path)?);
         }
         if apply.is_empty() && set.is_empty() && unset.is_empty() {
             let error = self.error("Missing SET and/or UNSET clause");

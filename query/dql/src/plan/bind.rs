@@ -16,23 +16,47 @@ use crate::eval::{Env, Row, full_tank};
 #[derive(Debug)]
 pub(crate) struct Binder<'a> {
     params: &'a Params,
-    alias: Option<&'a str>,
-    collection: &'a str,
+    names: Names<'a>,
     /// Names of variables in scope.
     variables: Vec<String>,
 }
 
+/// What paths may begin with.
+#[derive(Debug)]
+enum Names<'a> {
+    /// One collection: its alias, or without one its name.
+    One { alias: Option<&'a str>, collection: &'a str },
+    /// The names of a join's sources, which stay in the paths.
+    Joined(Vec<String>),
+}
+
 impl<'a> Binder<'a> {
     pub(crate) fn new(params: &'a Params, collection: &'a CollectionName, alias: Option<&'a str>) -> Self {
-        Self { params, alias, collection: collection.as_str(), variables: Vec::new() }
+        let names = Names::One { alias, collection: collection.as_str() };
+        Self { params, names, variables: Vec::new() }
+    }
+
+    /// For a statement over several collections.
+    ///
+    /// # Errors
+    /// When two of them have the same name.
+    pub(crate) fn joined(params: &'a Params, names: Vec<String>) -> Result<Self, DqlError> {
+        for (at, name) in names.iter().enumerate() {
+            if names.iter().take(at).any(|other| other == name) {
+                return Err(DqlError::new(format!("Two of the joined collections are called `{}`", shown(name)))
+                    .hint("give each an alias: FROM c AS a JOIN c AS b ON …"));
+            }
+        }
+        Ok(Self { params, names: Names::Joined(names), variables: Vec::new() })
     }
 
     /// Takes the alias, or a collection's name that something follows, off a path.
     pub(crate) fn strip(&self, path: &mut Vec<String>) {
         let Some(first) = path.first() else { return };
-        let named = match self.alias {
-            Some(alias) => first == alias,
-            None => first == self.collection && path.len() > 1,
+        let named = match &self.names {
+            Names::One { alias: Some(alias), .. } => first == alias,
+            Names::One { alias: None, collection } => first == collection && path.len() > 1,
+            Names::Joined(_) => false,
         };
         if named {
             path.remove(0);
@@ -41,7 +65,10 @@ impl<'a> Binder<'a> {
 
     /// Whether `name.*` means the collection.
     fn is_source(&self, name: &str) -> bool {
-        name == self.alias.unwrap_or(self.collection)
+        match &self.names {
+            Names::One { alias, collection } => name == alias.unwrap_or(collection),
+            Names::Joined(names) => names.iter().any(|known| known == name),
+        }
     }
 
     pub(crate) fn expr(&mut self, expr: &mut Expr) -> Result<(), DqlError> {
@@ -120,7 +147,13 @@ impl<'a> Binder<'a> {
                         return Err(DqlError::new(format!("Unknown alias `{}`", shown(name))));
                     }
                 }
-                Projection::Missing(path) => self.strip(path),
+                Projection::Missing(path) => {
+                    if matches!(self.names, Names::Joined(_)) {
+                        return Err(DqlError::new("Unsupported feature: MISSING with a JOIN")
+                            .hint("name the fields that are wanted"));
+                    }
+                    self.strip(path);
+                }
                 Projection::Expr { expr, alias } => {
                     if alias.is_none() {
                         // The column keeps the name that was written.
@@ -146,6 +179,10 @@ impl<'a> Binder<'a> {
     pub(crate) fn select(&mut self, select: &mut Select) -> Result<(), DqlError> {
         let named = select.projections.clone();
         self.projections(&mut select.projections)?;
+        for join in &mut select.joins {
+            self.source(&mut join.source)?;
+            self.expr(&mut join.on)?;
+        }
         self.optional(&mut select.filter)?;
         self.all(&mut select.group_by)?;
         self.optional(&mut select.having)?;

@@ -127,6 +127,11 @@ impl DeleteRun {
         Ok(mutation)
     }
 
+    /// The documents themselves, in the order of the statement: for finding them.
+    pub fn documents(self) -> impl Iterator<Item = (DocId, Arc<Document>)> {
+        self.sorter.finish(self.plan.offset)
+    }
+
     /// The ids of the documents, for EVICT, and the rows of RETURNING.
     ///
     /// # Errors

@@ -2,8 +2,9 @@
 
 use bigpeer_crdt::{Object, Value};
 
-use super::Plan;
+use super::join::Stage;
 use super::target::Target;
+use super::{Plan, SelectPlan};
 
 fn operator(name: &str, parts: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
     let mut object: Object = parts.into_iter().collect();
@@ -16,6 +17,9 @@ pub(crate) fn rows(plan: &Plan) -> Vec<Value> {
     let mut children = match plan {
         Plan::Select(select) => {
             let mut children = reading(&select.target);
+            for stage in select.stages() {
+                children.push(joining(stage));
+            }
             if let Some(grouped) = select.grouping_text() {
                 children.push(operator("group", [("keys", Value::from(grouped))]));
             }
@@ -57,6 +61,56 @@ pub(crate) fn rows(plan: &Plan) -> Vec<Value> {
     }
     let sequence = operator("sequence", [("children", Value::Array(children))]);
     vec![Value::Object([("plan", sequence)].into_iter().collect())]
+}
+
+/// A collection that is joined: `hashJoin` when partners are found by what must be equal, `nlJoin` when every pair is
+/// looked at.
+fn joining(stage: &Stage) -> Value {
+    let name = if stage.keys.is_empty() { "nlJoin" } else { "hashJoin" };
+    let children = Value::Array(reading(&stage.target));
+    operator(
+        name,
+        [("on", Value::from(stage.text.as_str())), ("outer", Value::Bool(stage.outer)), ("children", children)],
+    )
+}
+
+/// The row that PROFILE adds.
+pub(crate) fn profile(plan: &SelectPlan, pushed: u64, rows: usize) -> Value {
+    let count = |number: usize| Value::from(u64::try_from(number).unwrap_or(u64::MAX));
+    let stats: Object = [("documentsIn", Value::from(pushed)), ("documentsOut", count(rows))].into_iter().collect();
+    let mut profile = match self::rows(&Plan::Select(plan.clone())).pop() {
+        Some(Value::Object(plan)) => plan,
+        _ => Object::new(),
+    };
+    profile.insert("#stats", Value::Object(stats));
+    Value::Object([("~request_profile", Value::Object(profile))].into_iter().collect())
+}
+
+/// The rows of ADVISE: there are no indexes to make, because scans are pruned by what was stored, of every field.
+pub(crate) fn advice(plan: &Plan, statement: &str) -> Vec<Value> {
+    let target = match plan {
+        Plan::Select(select) => Some(&select.target),
+        Plan::Update(update) => Some(&update.target),
+        Plan::Delete(delete) | Plan::Evict(delete) => Some(&delete.target),
+        Plan::Insert(_) | Plan::Explain(_) => None,
+    };
+    let outcome = match target {
+        None => "no advice available for statement",
+        Some(target) if target.ids().is_none() && target.conditions().is_empty() => "no keys to advise on",
+        Some(_) => "optimal indexes already exist",
+    };
+    let none = || Value::Array(Vec::new());
+    let advice: Object = [
+        ("statement", Value::from(statement)),
+        ("suggestedIndexes", none()),
+        ("existingIndexes", none()),
+        ("createdIndexes", none()),
+        ("failedIndexes", none()),
+        ("outcome", Value::from(outcome)),
+    ]
+    .into_iter()
+    .collect();
+    vec![Value::Object([("advice", Value::Object(advice))].into_iter().collect())]
 }
 
 /// How the documents of a target are found.

@@ -4,10 +4,14 @@ mod bind;
 mod delete;
 mod explain;
 mod insert;
+mod join;
+mod join_run;
+mod moment;
 mod projection;
 mod prune;
 mod returning;
 mod select;
+mod show;
 mod sorter;
 mod target;
 mod update;
@@ -18,6 +22,8 @@ use bigpeer_types::{CollectionName, IdGenerator};
 
 pub use delete::{DeletePlan, DeleteRun};
 pub use insert::InsertPlan;
+pub use join::Wanted;
+pub use moment::Moment;
 pub use select::{Equality, SelectPlan, SelectRun};
 pub use update::{UpdatePlan, UpdateRun};
 
@@ -100,22 +106,68 @@ impl Statement {
     #[must_use]
     pub fn query_type(&self) -> QueryType {
         match self {
-            Self::Select(_) | Self::Explain(_) => QueryType::Select,
+            Self::Select(_) | Self::Explain(_) | Self::Profile(_) | Self::Advise(_) | Self::Show(_) => {
+                QueryType::Select
+            }
             Self::Insert(_) | Self::Update(_) | Self::Delete(_) | Self::Evict(_) => QueryType::Mutation,
         }
     }
-    /// Puts in the parameters and compiles. `ids` gives documents without `_id` theirs.
+
+    /// Puts in the parameters and compiles. `ids` gives documents without `_id` theirs. The statement knows of no time.
     ///
     /// # Errors
     /// When a parameter is missing or of the wrong type, or the statement makes no sense.
     pub fn bind(self, params: &Params, mode: Mode, ids: &dyn IdGenerator) -> Result<Plan, DqlError> {
+        self.bind_with(params, mode, ids, None)
+    }
+
+    /// As [`Self::bind`], for a statement that is run at `moment`.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn bind_at(
+        self,
+        params: &Params,
+        mode: Mode,
+        ids: &dyn IdGenerator,
+        moment: &Moment,
+    ) -> Result<Plan, DqlError> {
+        self.bind_with(params, mode, ids, Some(moment))
+    }
+
+    fn bind_with(
+        mut self,
+        params: &Params,
+        mode: Mode,
+        ids: &dyn IdGenerator,
+        moment: Option<&Moment>,
+    ) -> Result<Plan, DqlError> {
+        moment::fix(&mut self, moment)?;
+        self.plan(params, mode, ids)
+    }
+
+    fn plan(self, params: &Params, mode: Mode, ids: &dyn IdGenerator) -> Result<Plan, DqlError> {
         Ok(match self {
             Self::Select(select) => Plan::Select(SelectPlan::new(select, params, mode)?),
             Self::Insert(insert) => Plan::Insert(InsertPlan::new(insert, params, mode, ids)?),
             Self::Update(update) => Plan::Update(UpdatePlan::new(update, params, mode)?),
             Self::Delete(delete) => Plan::Delete(DeletePlan::new(delete, params, mode)?),
             Self::Evict(delete) => Plan::Evict(DeletePlan::new(delete, params, mode)?),
-            Self::Explain(inner) => Plan::Explain(explain::rows(&inner.bind(params, mode, ids)?)),
+            Self::Explain(inner) => Plan::Explain(explain::rows(&inner.plan(params, mode, ids)?)),
+            Self::Profile(inner) => match inner.plan(params, mode, ids)? {
+                Plan::Select(mut select) => {
+                    select.profile = true;
+                    Plan::Select(select)
+                }
+                Plan::Insert(_) | Plan::Update(_) | Plan::Delete(_) | Plan::Evict(_) | Plan::Explain(_) => {
+                    return Err(DqlError::new("PROFILE takes a SELECT"));
+                }
+            },
+            Self::Advise(inner) => {
+                let text = inner.to_string();
+                Plan::Explain(explain::advice(&inner.plan(params, mode, ids)?, &text))
+            }
+            Self::Show(show) => Plan::Explain(show::rows(&show, mode)?),
         })
     }
 }

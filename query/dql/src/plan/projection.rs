@@ -19,8 +19,8 @@ pub(crate) enum Projector {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Column {
-    /// `alias.*`
-    All,
+    /// `alias.*`; of which source, in a join.
+    All(Option<usize>),
     /// `MISSING path`
     Without(Vec<String>),
     Value(Box<str>, Node),
@@ -46,7 +46,7 @@ impl Projector {
                 Projection::All => {
                     return Err(DqlError::new("unqualified * with other projection elements is not supported"));
                 }
-                Projection::AllOf(_) => Column::All,
+                Projection::AllOf(name) => Column::All(compiler.source(name)),
                 Projection::Missing(path) => Column::Without(path.clone()),
                 Projection::Expr { expr, alias } => {
                     compiler.refuse_with(|| refuse(&expr.to_string()));
@@ -68,7 +68,9 @@ impl Projector {
         let mut without = Vec::new();
         for column in columns {
             match column {
-                Column::All => entries.extend(env.row.to_object()),
+                Column::All(source) => {
+                    entries.extend(source.map_or(env.row, |at| env.row.source(at)).to_object());
+                }
                 Column::Without(path) => without.push(path.as_slice()),
                 Column::Value(name, node) => {
                     entries.extend(node.eval(env).into_value().map(|value| (name.clone(), value)));

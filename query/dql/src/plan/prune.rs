@@ -8,7 +8,7 @@ use bigpeer_crdt::{ConditionOp, DocId, FieldCondition, Value};
 use crate::ast::{BinaryOp, Expr};
 
 /// Most ids that are looked up one by one; more are found by a scan.
-const MAX_POINT_LOOKUPS: usize = 10_000;
+pub(super) const MAX_POINT_LOOKUPS: usize = 10_000;
 
 /// Conditions on fields that must hold for `filter` to be true.
 pub(crate) fn conditions(filter: Option<&Expr>) -> Vec<FieldCondition> {
@@ -88,7 +88,7 @@ fn membership(expr: &Expr) -> Option<(&[String], Vec<Value>)> {
 }
 
 /// Scalars only: how containers and NaN are kept in statistics is nobody's business here.
-fn is_prunable(value: &Value) -> bool {
+pub(super) fn is_prunable(value: &Value) -> bool {
     match value {
         Value::Bool(_) | Value::Int(_) | Value::UInt(_) | Value::String(_) | Value::Bytes(_) => true,
         Value::Float(number) => !number.is_nan(),

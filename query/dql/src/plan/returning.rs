@@ -28,6 +28,7 @@ impl Returning {
             distinct: false,
             projections,
             source: Source { ids: None, ..source.clone() },
+            joins: Vec::new(),
             filter: None,
             group_by: Vec::new(),
             having: None,

@@ -7,6 +7,8 @@ use bigpeer_crdt::{ConditionOp, DocId, Document, FieldCondition, Object, Value};
 use bigpeer_types::CollectionName;
 
 use super::bind::{Binder, count};
+use super::join::{JoinPlan, Stage, Wanted};
+use super::join_run::JoinRun;
 use super::projection::{Aggregate, Projector};
 use super::sorter::{Held, Sorter};
 use super::target::{Target, too_expensive};
@@ -15,7 +17,7 @@ use crate::ast::{Expr, Order, Projection, Select};
 use crate::error::DqlError;
 use crate::eval::aggregate::Accumulator;
 use crate::eval::compare::Key;
-use crate::eval::compile::Compiler;
+use crate::eval::compile::{Compiler, Sources};
 use crate::eval::node::Node;
 use crate::eval::schema::Schema;
 use crate::eval::{Env, Row, Truth, full_tank};
@@ -31,6 +33,9 @@ pub struct SelectPlan {
     limit: Option<usize>,
     offset: usize,
     grouping: Option<Grouping>,
+    joins: Option<Arc<JoinPlan>>,
+    /// `PROFILE`: one more row says what it took.
+    pub(crate) profile: bool,
 }
 
 /// How rows become groups.
@@ -54,16 +59,30 @@ pub struct Equality {
 impl SelectPlan {
     pub(crate) fn new(mut select: Select, params: &Params, mode: Mode) -> Result<Self, DqlError> {
         let (collection, alias) = (select.source.collection.clone(), select.source.alias.clone());
-        let mut binder = Binder::new(params, &collection, alias.as_deref());
+        let mut binder = if select.joins.is_empty() {
+            Binder::new(params, &collection, alias.as_deref())
+        } else {
+            let joined = select.joins.iter().map(|join| join.source.name().to_owned());
+            Binder::joined(params, std::iter::once(select.source.name().to_owned()).chain(joined).collect())?
+        };
         binder.source(&mut select.source)?;
         binder.select(&mut select)?;
-        let target = Target::new(&select.source, select.filter.clone(), mode)?;
+        let (joins, target) = if select.joins.is_empty() {
+            (None, Target::new(&select.source, select.filter.clone(), mode)?)
+        } else {
+            let (joins, target) = JoinPlan::new(&select, mode)?;
+            (Some(Arc::new(joins)), target)
+        };
+        let sources = match &joins {
+            None => Sources::One(&target.schema),
+            Some(joins) => Sources::Joined(&joins.scopes),
+        };
         let grouped = !select.group_by.is_empty() || select.having.is_some() || uses_aggregates(&select);
         let (projector, order, grouping) =
-            if grouped { compile_grouped(&select, &target)? } else { compile_plain(&select, &target)? };
+            if grouped { compile_grouped(&select, sources)? } else { compile_plain(&select, sources)? };
         let (limit, offset) = bounds(&select.order)?;
         let descending = select.order.by.iter().map(|term| term.descending).collect();
-        Ok(Self { target, bound: select, projector, order, descending, limit, offset, grouping })
+        Ok(Self { target, bound: select, projector, order, descending, limit, offset, grouping, joins, profile: false })
     }
 
     /// The collection.
@@ -110,6 +129,9 @@ impl SelectPlan {
         if self.grouping.is_some() {
             return refuse("Grouping");
         }
+        if !select.joins.is_empty() {
+            return refuse("JOIN");
+        }
         if select.source.ids.is_some() {
             return refuse("USE IDS");
         }
@@ -144,12 +166,32 @@ impl SelectPlan {
         self.grouping.as_ref().map(|_| keys.join(", "))
     }
 
+    /// The collections that are joined.
+    pub(crate) fn stages(&self) -> &[Stage] {
+        self.joins.as_ref().map_or(&[], |joins| &joins.stages)
+    }
+
+    /// Whether there are joins: after the plan's own collection the run asks for others, see [`SelectRun::next_wanted`].
+    #[must_use]
+    pub fn has_joins(&self) -> bool {
+        self.joins.is_some()
+    }
+
     /// Starts to run.
     #[must_use]
     pub fn run(self) -> SelectRun {
         let keep = self.limit.map_or(usize::MAX, |limit| limit.saturating_add(self.offset));
         let sorter = Sorter::new(Arc::clone(&self.descending), keep);
-        SelectRun { plan: self, sorter, groups: BTreeMap::new(), seen: BTreeSet::new(), held: Held::default() }
+        let join = self.joins.clone().map(JoinRun::new);
+        SelectRun {
+            plan: self,
+            join,
+            pushed: 0,
+            sorter,
+            groups: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            held: Held::default(),
+        }
     }
 }
 
@@ -168,25 +210,25 @@ pub(crate) fn bounds(order: &Order) -> Result<(Option<usize>, usize), DqlError> 
 
 type Compiled = (Projector, Vec<Node>, Option<Grouping>);
 
-fn compile_plain(select: &Select, target: &Target) -> Result<Compiled, DqlError> {
-    let mut compiler = Compiler::new(&target.schema);
+fn compile_plain(select: &Select, sources: Sources<'_>) -> Result<Compiled, DqlError> {
+    let mut compiler = Compiler::over(sources);
     let projector = Projector::new(&select.projections, &mut compiler, false)?;
     let order = select.order.by.iter().map(|term| compiler.node(&term.expr)).collect::<Result<_, _>>()?;
     Ok((projector, order, None))
 }
 
-fn compile_grouped(select: &Select, target: &Target) -> Result<Compiled, DqlError> {
+fn compile_grouped(select: &Select, sources: Sources<'_>) -> Result<Compiled, DqlError> {
     if let Some(key) = select.group_by.iter().find(|key| key.has_aggregate()) {
         return Err(DqlError::new(format!("GROUP BY cannot use an aggregate: {key}")));
     }
-    let mut compiler = Compiler::grouped(&target.schema, &select.group_by);
+    let mut compiler = Compiler::grouped(sources, &select.group_by);
     let projector = Projector::new(&select.projections, &mut compiler, true)?;
     compiler.refuse_with(|| DqlError::new("HAVING clause terms must depend only on group keys or aggregates"));
     let having = select.having.as_ref().map(|having| compiler.node(having)).transpose()?;
     compiler.refuse_with(|| DqlError::new("ORDER BY clause terms must depend only on group keys or aggregates"));
     let order = select.order.by.iter().map(|term| compiler.node(&term.expr)).collect::<Result<_, _>>()?;
     let aggregates = compiler.into_aggregates();
-    let mut compiler = Compiler::new(&target.schema);
+    let mut compiler = Compiler::over(sources);
     let keys = compiler.nodes(&select.group_by)?;
     let aggregates =
         aggregates.iter().map(|expr: &Expr| Aggregate::new(expr, &mut compiler)).collect::<Result<_, _>>()?;
@@ -197,6 +239,9 @@ fn compile_grouped(select: &Select, target: &Target) -> Result<Compiled, DqlErro
 #[derive(Debug)]
 pub struct SelectRun {
     plan: SelectPlan,
+    join: Option<JoinRun>,
+    /// How many documents it was given.
+    pushed: u64,
     sorter: Sorter<Value>,
     groups: BTreeMap<Vec<Key>, Vec<Accumulator>>,
     /// The rows seen, of DISTINCT.
@@ -213,6 +258,11 @@ impl SelectRun {
         if self.is_settled() {
             return Ok(Flow::Enough);
         }
+        self.pushed += 1;
+        if let Some(join) = &mut self.join {
+            join.push(id, document, &self.plan.target, &mut self.held)?;
+            return Ok(Flow::More);
+        }
         if self.plan.target.accepts(id, document)? {
             self.take(|schema| Row::Document(id, document, schema))?;
         }
@@ -227,14 +277,28 @@ impl SelectRun {
         if self.is_settled() {
             return Ok(Flow::Enough);
         }
+        self.pushed += 1;
+        if let Some(join) = &mut self.join {
+            join.push_row(row, &self.plan.target, &mut self.held)?;
+            return Ok(Flow::More);
+        }
         if self.plan.target.holds(Row::Object(row))? {
             self.take(|_| Row::Object(row))?;
         }
         Ok(self.flow())
     }
 
+    /// All documents of a collection were pushed: which are wanted next, of a statement with joins. Push those, and ask
+    /// again. Nothing for other statements.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn next_wanted(&mut self) -> Result<Option<Wanted>, DqlError> {
+        self.join.as_mut().map_or(Ok(None), JoinRun::next_wanted)
+    }
+
     fn is_settled(&self) -> bool {
-        self.plan.limit == Some(0) || (self.plan.grouping.is_none() && self.sorter.is_settled())
+        self.plan.limit == Some(0) || (self.join.is_none() && self.plan.grouping.is_none() && self.sorter.is_settled())
     }
 
     fn flow(&self) -> Flow {
@@ -256,6 +320,9 @@ impl SelectRun {
     /// # Errors
     /// When the result is too large to hold.
     pub fn finish(mut self) -> Result<Vec<Value>, DqlError> {
+        if let Some(join) = self.join.take() {
+            self.take_joined(join)?;
+        }
         if let Some(grouping) = &self.plan.grouping {
             if self.groups.is_empty() && grouping.keys.is_empty() {
                 self.groups.insert(Vec::new(), grouping.start());
@@ -270,7 +337,32 @@ impl SelectRun {
                 }
             }
         }
-        Ok(self.sorter.finish(self.plan.offset).collect())
+        let pushed = self.pushed;
+        let mut rows: Vec<Value> = self.sorter.finish(self.plan.offset).collect();
+        if self.plan.profile {
+            rows.push(super::explain::profile(&self.plan, pushed, rows.len()));
+        }
+        Ok(rows)
+    }
+
+    /// The rows of a join: WHERE on all of each, and on.
+    fn take_joined(&mut self, join: JoinRun) -> Result<(), DqlError> {
+        let Some(plan) = self.plan.joins.clone() else { return Ok(()) };
+        for parts in join.finish()? {
+            if self.is_settled() || (self.plan.grouping.is_none() && self.sorter.is_settled()) {
+                break;
+            }
+            let fuel = full_tank();
+            let row = Row::Joined(&plan.scopes, &parts);
+            let holds = plan.filter.as_ref().is_none_or(|filter| filter.truth(Env::new(row, &fuel)) == Truth::True);
+            if fuel.get() == 0 {
+                return Err(too_expensive());
+            }
+            if holds {
+                self.take(|_| row)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -5,8 +5,13 @@
 
 mod store;
 
+mod dates;
 mod guide;
+mod joins;
+mod legacy;
 mod logic;
+mod merging;
 mod properties;
 mod reading;
+mod system;
 mod writing;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bigpeer_crdt::{DocId, Document, Object, Value};
-use bigpeer_dql::{DqlError, Flow, Mode, Mutation, Plan, parse};
+use bigpeer_dql::{DqlError, Flow, Mode, Moment, Mutation, Plan, parse};
 use bigpeer_types::{CollectionName, Hlc, HlcClock, ManualClock, SeededIds, SiteId};
 use serde_json::Value as Json;
 
@@ -34,7 +34,12 @@ impl Store {
     }
 
     pub(crate) fn of_site(site: u64) -> Self {
-        let clock = HlcClock::new(SiteId::new(site), Hlc::ZERO, Arc::new(ManualClock::new(1_000_000)));
+        Self::of_site_at(site, 1_000_000)
+    }
+
+    /// With a clock that stands at this millisecond.
+    pub(crate) fn of_site_at(site: u64, ms: u64) -> Self {
+        let clock = HlcClock::new(SiteId::new(site), Hlc::ZERO, Arc::new(ManualClock::new(ms)));
         Self { documents: BTreeMap::new(), mode: Mode { strict: false }, clock, ids: SeededIds::new(site) }
     }
 
@@ -50,7 +55,10 @@ impl Store {
     }
 
     pub(crate) fn bind(&self, statement: &str, args: Json) -> Result<Plan, DqlError> {
-        parse(statement)?.bind(&params(args), self.mode, &self.ids)
+        let request =
+            params(serde_json::json!({"app_id": "a", "request_id": "r", "start_time": "2026-01-02T03:04:05Z"}));
+        let moment = Moment { now_ms: 1_767_323_045_000, request };
+        parse(statement)?.bind_at(&params(args), self.mode, &self.ids, &moment)
     }
 
     /// The documents of a collection that a plan with these ids needs.
@@ -81,6 +89,11 @@ impl Store {
         for (id, document) in documents {
             if run.push(&id, &document)? == Flow::Enough {
                 break;
+            }
+        }
+        while let Some(wanted) = run.next_wanted()? {
+            for (id, document) in self.wanted(&wanted.collection, wanted.ids) {
+                run.push(&id, &document)?;
             }
         }
         run.finish()

@@ -110,3 +110,35 @@ async fn what_is_acknowledged_is_in_the_log_once_and_what_is_refused_is_not() {
         assert_eq!(seqs, (1..=log.len() as u64).collect::<Vec<_>>(), "seed {seed}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn transactions_are_applied_once_whatever_the_log_forgets() {
+    for seed in 0..4 {
+        let forgetful = |inner: &Arc<MemoryLog>| -> Arc<dyn TransactionLog> {
+            Arc::new(ForgetfulLog { inner: Arc::clone(inner), chance: SeededIds::new(seed) })
+        };
+        let world = Arc::new(world_over(ApiSettings { max_transaction_attempts: 200, ..short() }, forgetful).await);
+        while world.run("INSERT INTO counts DOCUMENTS ({'_id': 1, 'n': 0})", json!({})).await.0 == 503 {}
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..16_u64 {
+            let world = Arc::clone(&world);
+            tasks.spawn(async move {
+                // A counter by reading and writing, and what it was: both or neither.
+                let (status, answer) = world
+                    .transact(json!([
+                        {"statement": "INSERT INTO seen SELECT :n AS _id, n AS was FROM counts", "args": {"n": n}},
+                        {"statement": "UPDATE counts SET n = n + 1 WHERE _id = 1"},
+                    ]))
+                    .await;
+                assert!(status == 200 || status == 503, "seed {seed}: {answer}");
+                status == 200
+            });
+        }
+        let written = tasks.join_all().await.into_iter().filter(|written| *written).count();
+        let counts = world.ok("SELECT n FROM counts", json!({})).await;
+        assert_eq!(counts["items"], json!([{"n": written}]), "seed {seed}");
+        let seen = world.ok("SELECT was FROM seen ORDER BY was", json!({})).await;
+        let expected: Vec<Value> = (0..written).map(|was| json!({ "was": was })).collect();
+        assert_eq!(seen["items"], Value::Array(expected), "seed {seed}");
+    }
+}

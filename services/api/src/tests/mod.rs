@@ -1,6 +1,10 @@
 //! The data API over a log in memory and an object store in memory, asked as a client would.
 
 mod faults;
+mod legacy;
+mod openapi;
+mod statements;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -52,6 +56,15 @@ async fn world(settings: ApiSettings) -> World {
 
 /// A world whose writes go through what `wrap` makes of its log.
 async fn world_over(settings: ApiSettings, wrap: impl FnOnce(&Arc<MemoryLog>) -> Arc<dyn TransactionLog>) -> World {
+    world_with(settings, wrap, Arc::new(NoSystemRows)).await
+}
+
+/// A world in which `system` knows rows.
+async fn world_with(
+    settings: ApiSettings,
+    wrap: impl FnOnce(&Arc<MemoryLog>) -> Arc<dyn TransactionLog>,
+    system: Arc<dyn SystemRows>,
+) -> World {
     let log = Arc::new(MemoryLog::new());
     let catalogue = Catalogue::open(Arc::clone(&log) as _, Arc::new(SystemClock), Arc::new(RandomIds)).await.unwrap();
     let stores = Arc::new(OpenStores::default());
@@ -62,6 +75,7 @@ async fn world_over(settings: ApiSettings, wrap: impl FnOnce(&Arc<MemoryLog>) ->
         stores: Arc::clone(&stores) as _,
         clock: Arc::new(SystemClock),
         ids: Arc::new(RandomIds),
+        system,
         settings,
     };
     let router = finish_router(router(context), Arc::new(SystemClock), Arc::new(RandomIds));

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt;
-use bigpeer_api::{ApiContext, ApiSettings};
+use bigpeer_api::{ApiContext, ApiSettings, NoSystemRows};
 use bigpeer_auth::AuthContext;
 use bigpeer_chassis::{
     Catalogue, Health, LogSettings, Metrics, Shutdown, finish_router, init_logs, shutdown_on_signals,
@@ -155,6 +155,7 @@ fn router(parts: &Parts, token_ttl_secs: u64) -> Result<Router, Failure> {
             stores: Arc::clone(&stores),
             clock: Arc::clone(clock),
             ids: Arc::clone(ids),
+            system: Arc::new(NoSystemRows),
             settings: ApiSettings::default(),
         }))
         .merge(bigpeer_sql::router(sql))

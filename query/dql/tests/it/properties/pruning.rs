@@ -87,7 +87,7 @@ proptest! {
     #[test]
     fn pruning_never_excludes_a_match(filter in filter(), id in small(), a in small(), b in small(), oa in small(), ob in small(), leave_out in 0_usize..5) {
         let source = Source { collection: CollectionName::new("c").unwrap(), types: vec![], alias: None, ids: None };
-        let select = Select { distinct: false, projections: vec![Projection::All], source, filter: Some(filter), group_by: vec![], having: None, order: Order::default() };
+        let select = Select { distinct: false, projections: vec![Projection::All], source, joins: vec![], filter: Some(filter), group_by: vec![], having: None, order: Order::default() };
         let text = select.to_string();
         let Plan::Select(plan) = Statement::Select(select).bind(&Object::new(), Mode::default(), &SeededIds::new(1)).unwrap() else { panic!() };
         let inner: Object = [("a", oa), ("b", ob)].into_iter().collect();

@@ -4,8 +4,8 @@ use bigpeer_crdt::{Object, Value};
 use bigpeer_dql::Function;
 use bigpeer_dql::ast::{
     AggregateKind, BinaryOp, Binding, CastType, ConflictPolicy, CounterOp, Delete, Expr, FieldType, Insert,
-    InsertInput, LikeKind, Order, OrderTerm, Projection, Quantifier, Select, Source, Statement, TypeDef, Update,
-    UseIds,
+    InsertInput, Join, JoinKind, LikeKind, Order, OrderTerm, Projection, Quantifier, Select, Show, Source, Statement,
+    TypeDef, Update, UseIds,
 };
 use bigpeer_types::CollectionName;
 use proptest::collection::vec;
@@ -214,12 +214,26 @@ fn order() -> BoxedStrategy<Order> {
     (vec(term, 0..3), maybe(), maybe()).prop_map(|(by, limit, offset)| Order { by, limit, offset }).boxed()
 }
 
+fn joins() -> BoxedStrategy<Vec<Join>> {
+    let kind = prop::sample::select(vec![JoinKind::Inner, JoinKind::Left, JoinKind::Right]);
+    let join = (kind, source(true), expr()).prop_map(|(kind, source, on)| Join { kind, source, on });
+    prop_oneof![3 => Just(vec![]), 1 => vec(join, 1..3)]
+        .prop_map(|mut joins| {
+            for join in joins.iter_mut().skip(1).filter(|join| join.kind == JoinKind::Right) {
+                join.kind = JoinKind::Left;
+            }
+            joins
+        })
+        .boxed()
+}
+
 pub(crate) fn select() -> BoxedStrategy<Select> {
-    (any::<bool>(), projections(), source(true), maybe(), vec(expr(), 0..3), maybe(), order())
-        .prop_map(|(distinct, projections, source, filter, group_by, having, order)| Select {
+    (any::<bool>(), projections(), source(true), joins(), maybe(), vec(expr(), 0..3), maybe(), order())
+        .prop_map(|(distinct, projections, source, joins, filter, group_by, having, order)| Select {
             distinct,
             projections,
             source,
+            joins,
             filter,
             group_by,
             having,
@@ -282,7 +296,12 @@ pub(crate) fn statement() -> BoxedStrategy<Statement> {
         delete().prop_map(Statement::Delete),
         delete().prop_map(Statement::Evict),
     ];
-    (core, any::<bool>())
-        .prop_map(|(core, explain)| if explain { Statement::Explain(Box::new(core)) } else { core })
-        .boxed()
+    let show = (option::of(name()), option::of(".{0,4}")).prop_map(|(name, like)| Statement::Show(Show { name, like }));
+    let about = (core, 0..6).prop_map(|(core, about)| match (about, core) {
+        (0, core) => Statement::Explain(Box::new(core)),
+        (1, core) => Statement::Advise(Box::new(core)),
+        (2, select @ Statement::Select(_)) => Statement::Profile(Box::new(select)),
+        (_, core) => core,
+    });
+    prop_oneof![20 => about, 1 => show].boxed()
 }
