@@ -11,6 +11,8 @@ pub mod conformance;
 mod contract;
 pub mod embedded;
 mod error;
+#[cfg(any(feature = "foundationdb", feature = "conformance"))]
+pub mod fdb;
 mod lease;
 mod memory;
 mod metadata;
@@ -22,6 +24,8 @@ mod watchers;
 pub use contract::{AppendEntry, AppendOutcome, ConflictKey, LogEntry, ReadBatch, TransactionLog};
 pub use embedded::{EmbeddedLog, EmbeddedSettings, OpenError};
 pub use error::{AppendError, MetaError, ReadError};
+#[cfg(any(feature = "foundationdb", feature = "conformance"))]
+pub use fdb::{FdbLog, FdbOpenError, FdbSettings};
 pub use lease::{Lease, LeaseError};
 pub use memory::MemoryLog;
 pub use metadata::{MetaOp, MetaWatch, Metadata, Versioned, check_ops};

@@ -44,6 +44,15 @@ impl Watchers {
         }
     }
 
+    /// Tells everybody: what was committed is not known any more.
+    #[cfg(any(feature = "foundationdb", feature = "conformance"))]
+    pub(crate) fn all(&self, revision: u64) {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, sender) in &state.watches {
+            sender.send_replace(revision);
+        }
+    }
+
     /// Ends every watch: the log is closed.
     pub(crate) fn close(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

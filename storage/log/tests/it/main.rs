@@ -11,6 +11,8 @@
 
 mod crashes;
 mod damage;
+mod fdb;
+mod fdb_suites;
 mod history;
 mod kills;
 mod opening;
