@@ -163,6 +163,7 @@ def main():
         )
         measure_sql(server, report)
     measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-crdt", "--bench", "joins"])
+    measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-gateway", "--bench", "sessions"])
     if options.compare:
         measure_lines(report, ["cargo", "run", "--quiet", "--release", "--locked"], ROOT / "tests" / "bench-crdt")
         measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-log"])

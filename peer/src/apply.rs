@@ -91,7 +91,7 @@ impl<'b, 'a> Batch<'b, 'a> {
             }
             PeerEffect::Accepted { seq, lsn } => self.work.acknowledge(seq, Some(lsn)),
             PeerEffect::Rejected(rejected) => self.rejected(rejected),
-            PeerEffect::Send(_) | PeerEffect::Welcomed(_) | PeerEffect::Closed(_) => Ok(()),
+            PeerEffect::Send(_) | PeerEffect::Welcomed(_) | PeerEffect::AskHeld(_) | PeerEffect::Closed(_) => Ok(()),
         }
     }
 

@@ -308,7 +308,7 @@ impl Pump {
                 }
                 let (seq, transaction) = (queued.seq, queued.transaction.clone());
                 // Nothing of an uploader builds on what was rejected: a rejection ends it.
-                transactions.push(pb::PushedTransaction { seq, transaction, basis: seq - 1 });
+                transactions.push(pb::PushedTransaction { seq, transaction, basis: seq - 1, more: false });
                 // One transaction a frame once they are large: a frame must not pass the server's limit.
                 if bytes >= bigpeer_protocol::limits::TARGET_FRAME_BYTES {
                     break;
@@ -342,7 +342,8 @@ impl Pump {
             | PeerEffect::Left { .. }
             | PeerEffect::CaughtUp { .. }
             | PeerEffect::Resync { .. }
-            | PeerEffect::Refused(_) => None,
+            | PeerEffect::Refused(_)
+            | PeerEffect::AskHeld(_) => None,
         }
     }
 

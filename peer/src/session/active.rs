@@ -20,6 +20,9 @@ use crate::apply::{Applied, SessionIds, apply, prepare};
 use crate::store::{Durability, Unpushed};
 use crate::{Credentials, PeerError, Status, SubscriptionId};
 
+/// A question, the keys of the documents that are here (none, if there are too many), and how many there are.
+type Told = (pb::AskHeld, Vec<bytes::Bytes>, u32);
+
 /// An open session.
 pub(super) struct Active<'r> {
     runner: &'r Runner,
@@ -34,6 +37,8 @@ pub(super) struct Active<'r> {
     storing: Option<BoxFuture<'static, Result<(Applied, usize), PeerError>>>,
     /// Local transactions being read.
     reading: Option<BoxFuture<'static, Result<Vec<Unpushed>, PeerError>>>,
+    /// What the server asked: which documents of a collection are here.
+    telling: Option<BoxFuture<'static, Result<Told, PeerError>>>,
     /// A new token on its way.
     renewing: Option<BoxFuture<'static, Result<Login, PeerError>>>,
     /// When the token needs renewing.
@@ -51,6 +56,7 @@ impl<'r> Active<'r> {
             batch: Vec::new(),
             storing: None,
             reading: None,
+            telling: None,
             renewing: None,
             renew_at: None,
         };
@@ -91,6 +97,12 @@ impl<'r> Active<'r> {
                 self.reading = None;
                 self.push(read?)?;
             }
+            told = pending(&mut self.telling) => {
+                self.telling = None;
+                let (ask, keys, count) = told?;
+                let effects = self.link.session.tell_held(&ask, keys, count);
+                self.link.execute(effects);
+            }
             login = pending(&mut self.renewing) => {
                 self.renewing = None;
                 self.renewed(login).await?;
@@ -111,6 +123,7 @@ impl<'r> Active<'r> {
             match effect {
                 PeerEffect::Closed(close) => return Ok(Some(End::Closed(close))),
                 PeerEffect::Send(_) | PeerEffect::Welcomed(_) => {}
+                PeerEffect::AskHeld(ask) => self.tell(ask),
                 PeerEffect::Accepted { .. }
                 | PeerEffect::Rejected(_)
                 | PeerEffect::Subscribed(_)
@@ -124,6 +137,17 @@ impl<'r> Active<'r> {
         // An outcome makes room for more.
         self.look_for_unpushed();
         Ok(None)
+    }
+
+    /// Reads which documents of a collection are here. Only the newest question counts.
+    fn tell(&mut self, ask: pb::AskHeld) {
+        let store = self.runner.store.clone();
+        let read = async move {
+            let (collection, at_most) = (ask.collection.clone(), ask.at_most);
+            let (keys, count) = store.read(move |tables| tables.keys(&collection, at_most)).await?;
+            Ok((ask, keys, count))
+        };
+        self.telling = Some(read.boxed());
     }
 
     /// Stores what has gathered, in one transaction.
@@ -222,7 +246,12 @@ impl<'r> Active<'r> {
         };
         let transactions = unpushed.into_iter().take(window.max_transactions).take_while(fits);
         let transactions: Vec<pb::PushedTransaction> = transactions
-            .map(|Unpushed { seq, basis, payload }| pb::PushedTransaction { seq, transaction: payload, basis })
+            .map(|Unpushed { seq, basis, payload }| pb::PushedTransaction {
+                seq,
+                transaction: payload,
+                basis,
+                more: false,
+            })
             .collect();
         if transactions.is_empty() {
             return Ok(());
@@ -286,6 +315,7 @@ fn cost(effect: &PeerEffect) -> usize {
         | PeerEffect::CaughtUp { .. }
         | PeerEffect::Resync { .. }
         | PeerEffect::Refused(_)
+        | PeerEffect::AskHeld(_)
         | PeerEffect::Closed(_) => 0,
     }
 }

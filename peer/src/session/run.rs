@@ -171,6 +171,7 @@ impl Runner {
             acknowledged_seq: status.acknowledged,
             compressions: vec![pb::Compression::Zstd.into()],
             credit: CREDIT_BYTES,
+            tells_held: true,
         })
     }
 

@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use bigpeer_types::CollectionName;
+use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
 
 use super::work::{Tables, Work};
@@ -35,6 +37,22 @@ impl Tables<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Tables<'_> {
+    /// The keys of all documents of a collection, and how many they are; only that, if they are more than `at_most`.
+    pub(crate) fn keys(&self, collection: &str, at_most: u32) -> Result<(Vec<Bytes>, u32), PeerError> {
+        let name = CollectionName::new(collection).map_err(|error| PeerError::Protocol(error.to_string()))?;
+        let Some(number) = self.collection_number(&name)? else { return Ok((Vec::new(), 0)) };
+        let mut count = self.connection.prepare_cached("SELECT COUNT(*) FROM documents WHERE collection = ?1")?;
+        let count: u32 = count.query_row([number], |row| row.get(0))?;
+        if count > at_most {
+            return Ok((Vec::new(), count));
+        }
+        let mut query = self.connection.prepare_cached("SELECT id FROM documents WHERE collection = ?1 ORDER BY id")?;
+        let keys = query.query_map([number], |row| row.get::<_, Vec<u8>>(0))?;
+        Ok((keys.map(|key| key.map(Bytes::from)).collect::<Result<_, _>>()?, count))
     }
 }
 

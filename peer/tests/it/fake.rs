@@ -344,7 +344,7 @@ impl Session<'_> {
                 GatewayEffect::Append(transactions) => self.append(&transactions).await?,
                 GatewayEffect::Subscribe(subscribe) => self.subscribe(subscribe).await?,
                 GatewayEffect::Unsubscribe(id) => drop(self.plans.remove(&id)),
-                GatewayEffect::Resume | GatewayEffect::Renew(_) => {}
+                GatewayEffect::Resume | GatewayEffect::Held(_) | GatewayEffect::Renew(_) => {}
             }
         }
         Ok(())
@@ -555,7 +555,7 @@ impl Session<'_> {
                 caught.states.push(found());
             } else if !is_new && lsn > since {
                 caught.clock = caught.clock.max(document.max_hlc().to_bits());
-                caught.left.push(pb::LeftKey { id: key, subscriptions: Vec::new() });
+                caught.left.push(pb::LeftKey { id: key, ..pb::LeftKey::default() });
             }
         }
         pages.insert(0, caught);

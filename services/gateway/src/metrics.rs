@@ -64,6 +64,16 @@ pub(crate) fn hub_lagged() {
     metrics::counter!("bigpeer_gateway_hub_lagged_total").increment(1);
 }
 
+/// A peer was asked what it holds.
+pub(crate) fn asked_held() {
+    metrics::counter!("bigpeer_gateway_asked_held_total").increment(1);
+}
+
+/// Sessions wait for documents of a batch to be read.
+pub(crate) fn cold_batch() {
+    metrics::counter!("bigpeer_gateway_cold_batches_total").increment(1);
+}
+
 /// A cursor could not be used.
 pub(crate) fn resync() {
     metrics::counter!("bigpeer_gateway_resyncs_total").increment(1);

@@ -10,6 +10,14 @@ use bigpeer_types::limits::{MAX_CLOCK_AHEAD_MS, MAX_FRAME_BYTES, MAX_TRANSACTION
 pub struct GatewaySettings {
     /// Most sessions at once; more are answered 503.
     pub max_sessions: usize,
+    /// Most Hellos that are answered at once; more wait in line.
+    pub max_admissions: usize,
+    /// Most sessions that read from a snapshot at once, each up to a few megabytes ahead; more wait in line.
+    pub max_catch_ups: usize,
+    /// Messages of a session in a second; one that sends more is read from more slowly. A Subscribe counts as 20.
+    pub max_messages_per_second: u32,
+    /// Bytes of a session's messages in a second, decompressed, likewise.
+    pub max_bytes_per_second: u32,
     /// From the connection to the Welcome.
     pub handshake_timeout: Duration,
     /// A session from which nothing came for so long is closed; half of it without anything is answered with a ping.
@@ -36,6 +44,10 @@ impl Default for GatewaySettings {
     fn default() -> Self {
         Self {
             max_sessions: 20_000,
+            max_admissions: 32,
+            max_catch_ups: 64,
+            max_messages_per_second: 5000,
+            max_bytes_per_second: 64 << 20,
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             cursor_interval: Duration::from_secs(5),

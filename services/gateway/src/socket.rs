@@ -24,14 +24,26 @@ const READ_BUFFER_BYTES: usize = 4 << 10;
 pub(crate) struct Gateway {
     pub(crate) context: GatewayContext,
     pub(crate) apps: Apps,
+    /// Hellos that are answered at once.
+    pub(crate) admissions: Semaphore,
+    /// Catch-ups that read at once.
+    pub(crate) turns: Arc<Semaphore>,
     slots: Arc<Semaphore>,
     sessions: AtomicU64,
 }
 
 impl Gateway {
     pub(crate) fn new(context: GatewayContext) -> Self {
-        let slots = Arc::new(Semaphore::new(context.settings.max_sessions.min(Semaphore::MAX_PERMITS)));
-        Self { context, apps: Apps::default(), slots, sessions: AtomicU64::new(0) }
+        let semaphore = |permits: usize| Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS));
+        let settings = &context.settings;
+        Self {
+            admissions: semaphore(settings.max_admissions),
+            turns: Arc::new(semaphore(settings.max_catch_ups)),
+            slots: Arc::new(semaphore(settings.max_sessions)),
+            apps: Apps::default(),
+            sessions: AtomicU64::new(0),
+            context,
+        }
     }
 }
 

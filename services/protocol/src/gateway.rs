@@ -2,12 +2,14 @@
 //! of a catch-up), what is to be done comes out. Whatever a peer sends in whatever order, the answer is defined here:
 //! an effect, or a Close with a code.
 
+mod push;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bigpeer_types::{Lsn, SiteId};
 
 use crate::frame::FrameError;
-use crate::limits::{MAX_HELLO_BYTES, MAX_PUSH_TRANSACTIONS, MAX_TOKEN_BYTES};
+use crate::limits::{MAX_HELD, MAX_HELLO_BYTES, MAX_TOKEN_BYTES};
 use crate::messages::pb::{self, CloseCode};
 
 /// What the gateway is to do.
@@ -18,7 +20,7 @@ pub enum GatewayEffect {
     /// Check the token and find out what the log holds; answer with [`GatewaySession::admitted`] or
     /// [`GatewaySession::close`].
     Admit(pb::Hello),
-    /// Check and append these; answer each with [`GatewaySession::accepted`] or [`GatewaySession::rejected`], in order.
+    /// Check and append these, all of them whole; answer each with [`GatewaySession::accepted`] or [`GatewaySession::rejected`], in order.
     Append(Vec<pb::PushedTransaction>),
     /// Open a subscription; answer with [`GatewaySession::subscribed`] or [`GatewaySession::refused`].
     Subscribe(pb::Subscribe),
@@ -28,6 +30,8 @@ pub enum GatewayEffect {
     Resume,
     /// Check this token, and close if it is not good.
     Renew(String),
+    /// The answer to the last [`GatewaySession::ask_held`] that was not withdrawn.
+    Held(pb::Held),
     /// Send this, then close the connection. Nothing follows.
     Close(pb::Close),
 }
@@ -81,6 +85,7 @@ pub struct GatewaySession {
     /// From the Hello; used when the Welcome is written.
     acknowledged_hello: u64,
     last_seq_hello: u64,
+    version: u32,
     peer_compresses: bool,
     compression: pb::Compression,
     /// The newest `seq` in the log when the session began, or pushed since.
@@ -91,12 +96,18 @@ pub struct GatewaySession {
     /// Bytes of the transactions `resolved + 1 ..= pushed`.
     in_flight: VecDeque<usize>,
     in_flight_bytes: usize,
+    /// The beginning of a transaction whose rest has not come yet.
+    part: Option<push::Part>,
     /// Bytes of documents that may still be sent; below zero by what the last frame was over.
     credit: i64,
     last_subscription: u32,
     subscriptions: BTreeMap<u32, SubscriptionPhase>,
     /// The cursor of what is live.
     through: Lsn,
+    tells_held: bool,
+    /// The number of the last AskHeld, and how many fingerprints its answer may have, while it has none.
+    last_ask: u32,
+    asked: Option<usize>,
 }
 
 impl GatewaySession {
@@ -109,6 +120,7 @@ impl GatewaySession {
             site: SiteId::new(0),
             acknowledged_hello: 0,
             last_seq_hello: 0,
+            version: crate::VERSION,
             peer_compresses: false,
             compression: pb::Compression::None,
             pushed: 0,
@@ -116,10 +128,14 @@ impl GatewaySession {
             resolved_lsn: Lsn::ZERO,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
+            part: None,
             credit: 0,
             last_subscription: 0,
             subscriptions: BTreeMap::new(),
             through: Lsn::ZERO,
+            tells_held: false,
+            last_ask: 0,
+            asked: None,
         }
     }
 
@@ -180,6 +196,7 @@ impl GatewaySession {
             (Phase::Open, M::Unsubscribe(unsubscribe)) => self.unsubscribe(unsubscribe.id),
             (Phase::Open, M::Credit(credit)) => self.more_credit(credit.bytes),
             (Phase::Open, M::Renew(renew)) => self.renew(renew),
+            (Phase::Open, M::Held(held)) => self.held(held),
             (Phase::AwaitingHello, _) => self.protocol_error("the first message must be a Hello"),
             (Phase::Admitting, _) => self.protocol_error("nothing may be sent before the Welcome"),
             (Phase::Open, M::Hello(_)) => self.protocol_error("a second Hello"),
@@ -207,6 +224,8 @@ impl GatewaySession {
         }
         self.phase = Phase::Closed;
         self.subscriptions.clear();
+        self.part = None;
+        self.asked = None;
         vec![GatewayEffect::Close(close)]
     }
 
@@ -224,10 +243,12 @@ impl GatewaySession {
     }
 
     fn hello(&mut self, hello: pb::Hello) -> Vec<GatewayEffect> {
-        if !hello.versions.contains(&crate::VERSION) {
-            let message = format!("this gateway speaks version {} of the protocol", crate::VERSION);
+        // The peer names what it likes best first.
+        let Some(version) = hello.versions.iter().find(|version| crate::VERSIONS.contains(version)) else {
+            let message = format!("this gateway speaks versions {:?} of the protocol", crate::VERSIONS);
             return self.close(pb::Close::new(CloseCode::CloseUnsupportedVersion, message));
-        }
+        };
+        self.version = *version;
         if hello.acknowledged_seq > hello.last_seq {
             return self.protocol_error("Hello.acknowledged_seq is greater than last_seq");
         }
@@ -239,6 +260,7 @@ impl GatewaySession {
         self.last_seq_hello = hello.last_seq;
         self.peer_compresses = hello.compressions.contains(&pb::Compression::Zstd.into());
         self.credit = i64::try_from(hello.credit).unwrap_or(i64::MAX);
+        self.tells_held = hello.tells_held;
         self.phase = Phase::Admitting;
         vec![GatewayEffect::Admit(hello)]
     }
@@ -260,7 +282,7 @@ impl GatewaySession {
             self.compression = pb::Compression::Zstd;
         }
         let mut effects = vec![send(pb::Welcome {
-            version: crate::VERSION,
+            version: self.version,
             session: admission.session,
             last_seq: admission.last_seq,
             server_time_ms: admission.server_time_ms,
@@ -289,83 +311,6 @@ impl GatewaySession {
         self.resolved_lsn = admission.head;
         self.pushed = admission.last_seq;
         effects
-    }
-
-    fn push(&mut self, push: pb::Push) -> Vec<GatewayEffect> {
-        if push.transactions.is_empty() || push.transactions.len() > MAX_PUSH_TRANSACTIONS {
-            return self.limit(format!("a Push carries 1 to {MAX_PUSH_TRANSACTIONS} transactions"));
-        }
-        let mut fresh = Vec::with_capacity(push.transactions.len());
-        let mut repeated = false;
-        for transaction in push.transactions {
-            if transaction.seq == 0 {
-                return self.protocol_error("seq starts at 1");
-            }
-            if transaction.seq <= self.pushed {
-                // Its outcome was sent, or is on its way.
-                repeated |= transaction.seq <= self.resolved;
-                continue;
-            }
-            if transaction.seq != self.pushed + 1 {
-                let message = format!("seq {} was pushed, {} is next", transaction.seq, self.pushed + 1);
-                return self.close(pb::Close::new(CloseCode::CloseSeqGap, message));
-            }
-            let bytes = transaction.transaction.len();
-            if bytes as u64 > self.limits.max_transaction_bytes {
-                return self.limit(format!("transaction {} has {bytes} bytes", transaction.seq));
-            }
-            self.pushed += 1;
-            self.in_flight.push_back(bytes);
-            self.in_flight_bytes += bytes;
-            fresh.push(transaction);
-        }
-        if self.in_flight.len() as u64 > u64::from(self.limits.max_pushes_in_flight) {
-            return self.limit(format!("{} transactions are in flight", self.in_flight.len()));
-        }
-        if self.in_flight_bytes as u64 > self.limits.max_push_bytes_in_flight {
-            return self.limit(format!("{} bytes of transactions are in flight", self.in_flight_bytes));
-        }
-        let mut effects = Vec::new();
-        if repeated {
-            effects.push(send(pb::Accepted { seq: self.resolved, lsn: Some(self.resolved_lsn.into()) }));
-        }
-        if !fresh.is_empty() {
-            effects.push(GatewayEffect::Append(fresh));
-        }
-        effects
-    }
-
-    /// The newest position that an outcome was told with: what the peer takes for durable is at or before it.
-    #[must_use]
-    pub const fn accepted_lsn(&self) -> Lsn {
-        self.resolved_lsn
-    }
-
-    /// Everything pushed up to `seq` that has no outcome yet is durable, at or before `lsn`.
-    pub fn accepted(&mut self, seq: u64, lsn: Lsn) -> Vec<GatewayEffect> {
-        if self.phase != Phase::Open || seq <= self.resolved || seq > self.pushed {
-            return Vec::new();
-        }
-        while self.resolved < seq {
-            self.resolve_next();
-        }
-        self.resolved_lsn = self.resolved_lsn.max(lsn);
-        vec![send(pb::Accepted { seq, lsn: Some(self.resolved_lsn.into()) })]
-    }
-
-    /// The next transaction without an outcome was refused; ignored when it is not the next.
-    pub fn rejected(&mut self, rejected: pb::Rejected, lsn: Lsn) -> Vec<GatewayEffect> {
-        if self.phase != Phase::Open || rejected.seq != self.resolved + 1 || rejected.seq > self.pushed {
-            return Vec::new();
-        }
-        self.resolve_next();
-        self.resolved_lsn = self.resolved_lsn.max(lsn);
-        vec![send(rejected)]
-    }
-
-    fn resolve_next(&mut self) {
-        self.resolved += 1;
-        self.in_flight_bytes -= self.in_flight.pop_front().unwrap_or(0);
     }
 
     fn subscribe(&mut self, subscribe: pb::Subscribe) -> Vec<GatewayEffect> {
@@ -472,6 +417,40 @@ impl GatewaySession {
         vec![GatewayEffect::Renew(renew.access_token)]
     }
 
+    /// Asks which documents of a collection the peer has; it answers with a [`GatewayEffect::Held`]. Only the newest
+    /// question counts. Nothing happens, and no answer comes, when the peer does not understand it.
+    pub fn ask_held(&mut self, collection: &str, salt: u64, at_most: usize) -> Vec<GatewayEffect> {
+        if self.phase != Phase::Open || !self.tells_held {
+            return Vec::new();
+        }
+        let at_most = at_most.min(MAX_HELD);
+        self.last_ask = self.last_ask.saturating_add(1);
+        self.asked = Some(at_most);
+        let collection = collection.to_owned();
+        let at_most = u32::try_from(at_most).unwrap_or(u32::MAX);
+        vec![send(pb::AskHeld { ask: self.last_ask, collection, salt, at_most })]
+    }
+
+    /// The answer to the last question is of no use any more.
+    pub fn withdraw_ask(&mut self) {
+        self.asked = None;
+    }
+
+    fn held(&mut self, held: pb::Held) -> Vec<GatewayEffect> {
+        if held.ask == 0 || held.ask > self.last_ask {
+            return self.protocol_error("a Held that nobody asked for");
+        }
+        let Some(at_most) = self.asked.filter(|_| held.ask == self.last_ask) else { return Vec::new() };
+        if held.fingerprints.len() > at_most {
+            return self.limit(format!("a Held has {} fingerprints, {at_most} are allowed", held.fingerprints.len()));
+        }
+        if !held.fingerprints.is_empty() && held.fingerprints.len() as u64 != u64::from(held.count) {
+            return self.protocol_error("Held.count is not the number of fingerprints");
+        }
+        self.asked = None;
+        vec![GatewayEffect::Held(held)]
+    }
+
     /// Checks what must always hold.
     ///
     /// # Errors
@@ -491,6 +470,15 @@ impl GatewaySession {
                 "too many subscriptions",
             ),
             (self.phase == Phase::Open || self.subscriptions.is_empty(), "a subscription outside of an open session"),
+            (self.phase == Phase::Open || self.part.is_none(), "a part of a transaction outside of an open session"),
+            (self.part.as_ref().is_none_or(|part| part.seq() <= self.pushed + 1), "a part of a later transaction"),
+            (
+                self.phase != Phase::Open
+                    || self.in_flight_bytes + self.part.as_ref().map_or(0, push::Part::len)
+                        <= usize::try_from(self.limits.max_push_bytes_in_flight).unwrap_or(usize::MAX),
+                "more bytes of transactions than allowed",
+            ),
+            (self.asked.is_none() || self.last_ask > 0 && self.tells_held, "an answer without a question"),
         ];
         holds.iter().find(|(good, _)| !good).map_or(Ok(()), |(_, what)| Err(what))
     }

@@ -21,3 +21,9 @@ pub const TARGET_FRAME_BYTES: usize = 256 * 1024;
 
 /// The longest access token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// Most fingerprints in one Held: a megabyte.
+pub const MAX_HELD: usize = 128 * 1024;
+
+/// A transaction larger than this is pushed in parts of this size, so that what else a session has to say gets its turn.
+pub const PART_BYTES: usize = 1024 * 1024;

@@ -46,21 +46,21 @@ macro_rules! chosen {
 
 chosen! {
     Hello => FromPeer, Push => FromPeer, Subscribe => FromPeer, Unsubscribe => FromPeer, Credit => FromPeer,
-    Renew => FromPeer, Close => FromPeer,
+    Renew => FromPeer, Held => FromPeer, Close => FromPeer,
 }
 chosen! {
     Welcome => FromGateway, Accepted => FromGateway, Rejected => FromGateway, Subscribed => FromGateway,
     Changes => FromGateway, Left => FromGateway, CaughtUp => FromGateway, Resync => FromGateway,
-    Refused => FromGateway, Close => FromGateway,
+    Refused => FromGateway, AskHeld => FromGateway, Close => FromGateway,
 }
 enveloped! {
     Hello => PeerMessage, Push => PeerMessage, Subscribe => PeerMessage,
     Unsubscribe => PeerMessage, Credit => PeerMessage, Renew => PeerMessage,
-    Close => PeerMessage,
+    Held => PeerMessage, Close => PeerMessage,
     Welcome => GatewayMessage, Accepted => GatewayMessage, Rejected => GatewayMessage,
     Subscribed => GatewayMessage, Changes => GatewayMessage, Left => GatewayMessage,
     CaughtUp => GatewayMessage, Resync => GatewayMessage, Refused => GatewayMessage,
-    Close => GatewayMessage,
+    AskHeld => GatewayMessage, Close => GatewayMessage,
 }
 
 impl pb::Close {

@@ -24,6 +24,7 @@ const STATE_LSN: u8 = 3 << 3 | 2;
 const STATE_SUBSCRIPTIONS: u8 = 4 << 3 | 2;
 const LEFT_ID: u8 = 1 << 3 | 2;
 const LEFT_SUBSCRIPTIONS: u8 = 2 << 3 | 2;
+const LEFT_HELD: u8 = 3 << 3;
 const LSN_VERSION: u8 = 1 << 3;
 const LSN_ORDER: u8 = 2 << 3;
 
@@ -77,6 +78,18 @@ impl PageWriter {
         encode_varint((bytes_len(id) + ids_len(subscriptions)) as u64, &mut self.frame);
         put_bytes(&mut self.frame, LEFT_ID, id);
         put_ids(&mut self.frame, LEFT_SUBSCRIPTIONS, subscriptions);
+        self.documents += 1;
+    }
+
+    /// As [`Self::left`], for a document that the peer may not read: named by its place in the peer's `Held`.
+    pub fn left_held(&mut self, place: u32, newest: Hlc, subscriptions: &[u32]) {
+        self.clock = self.clock.max(newest.to_bits());
+        self.frame.put_u8(PAGE_LEFT);
+        let length = ids_len(subscriptions) + 1 + encoded_len_varint(place.into());
+        encode_varint(length as u64, &mut self.frame);
+        put_ids(&mut self.frame, LEFT_SUBSCRIPTIONS, subscriptions);
+        self.frame.put_u8(LEFT_HELD);
+        encode_varint(place.into(), &mut self.frame);
         self.documents += 1;
     }
 

@@ -2,13 +2,15 @@
 //! (documents, cursors, unpushed transactions) is the caller's. A gateway's message in the wrong order ends the session
 //! with a protocol error, never the process.
 
+mod held;
+mod push;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bigpeer_types::Lsn;
 use thiserror::Error;
 
 use crate::frame::FrameError;
-use crate::limits::MAX_PUSH_TRANSACTIONS;
 use crate::messages::pb::{self, CloseCode};
 
 /// What the peer is to do.
@@ -58,6 +60,9 @@ pub enum PeerEffect {
     },
     /// A subscription was not opened, or was ended.
     Refused(pb::Refused),
+    /// Say which documents of the collection the store holds, all of them: [`PeerSession::tell_held`]. If there are more
+    /// than `at_most`, only how many.
+    AskHeld(pb::AskHeld),
     /// The session is over: close the connection. Sent before it, if this end closes: a Close.
     Closed(pb::Close),
 }
@@ -112,12 +117,16 @@ pub struct PeerSession {
     resolved: u64,
     in_flight: VecDeque<usize>,
     in_flight_bytes: usize,
+    /// Larger transactions are pushed in parts of this size, in bytes.
+    part_bytes: usize,
     last_subscription: u32,
     /// Open subscriptions, and whether they are live.
     subscriptions: BTreeMap<u32, bool>,
     through: Lsn,
     /// Frames of a transaction whose rest has not come yet, and their cost.
     partial: Option<(pb::Changes, usize)>,
+    /// What the gateway was told that the store holds, while it may refer to it.
+    held: Option<held::Told>,
     /// What was applied and not yet given back as credit.
     owed: usize,
     credit: u64,
@@ -136,10 +145,12 @@ impl PeerSession {
             resolved: hello.acknowledged_seq,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
+            part_bytes: crate::limits::PART_BYTES,
             last_subscription: 0,
             subscriptions: BTreeMap::new(),
             through: Lsn::ZERO,
             partial: None,
+            held: None,
             owed: 0,
             credit: hello.credit,
         };
@@ -203,6 +214,10 @@ impl PeerSession {
             (Phase::Open, M::Left(left)) => vec![PeerEffect::Left { left, bytes }],
             (Phase::Open, M::CaughtUp(caught_up)) => self.caught_up(caught_up),
             (Phase::Open, M::Resync(resync)) => self.resync(resync),
+            (Phase::Open, M::AskHeld(ask)) => {
+                self.held = None;
+                vec![PeerEffect::AskHeld(ask)]
+            }
             (Phase::Open, M::Refused(refused)) => {
                 self.subscriptions.remove(&refused.id).map(|_| PeerEffect::Refused(refused)).into_iter().collect()
             }
@@ -276,7 +291,10 @@ impl PeerSession {
     }
 
     fn changes(&mut self, mut changes: pb::Changes, bytes: usize) -> Vec<PeerEffect> {
-        if let Some(page) = &changes.page {
+        if let Some(page) = &mut changes.page {
+            if !held::resolve(self.held.as_ref(), page) {
+                return self.protocol_error("a document that left is named by a place that was not told");
+            }
             if self.partial.is_some() || !changes.transactions.is_empty() || changes.through.is_some() {
                 return self.protocol_error("a page together with transactions");
             }
@@ -321,6 +339,7 @@ impl PeerSession {
             self.subscriptions.insert(*id, true);
         }
         let lsn = caught_up.lsn.unwrap_or_default().into();
+        self.held = None;
         self.through = self.through.max(lsn);
         if subscriptions.is_empty() { Vec::new() } else { vec![PeerEffect::CaughtUp { subscriptions, lsn }] }
     }
@@ -336,42 +355,6 @@ impl PeerSession {
 
     fn known(&self, id: u32) -> bool {
         self.subscriptions.contains_key(&id)
-    }
-
-    /// What may be pushed now; none when the window is full or the session is not open.
-    #[must_use]
-    pub fn push_window(&self) -> Option<PushWindow> {
-        if self.phase != Phase::Open {
-            return None;
-        }
-        let transactions = usize::try_from(self.limits.max_pushes_in_flight).unwrap_or(usize::MAX);
-        let bytes = usize::try_from(self.limits.max_push_bytes_in_flight).unwrap_or(usize::MAX);
-        let max_transactions = transactions.saturating_sub(self.in_flight.len()).min(MAX_PUSH_TRANSACTIONS);
-        let max_bytes = bytes.saturating_sub(self.in_flight_bytes);
-        let open = max_transactions > 0 && max_bytes > 0;
-        open.then_some(PushWindow { next_seq: self.pushed + 1, max_transactions, max_bytes })
-    }
-
-    /// Pushes transactions, the first of them [`PushWindow::next_seq`], the others without gaps.
-    ///
-    /// # Errors
-    /// When they do not fit into the window.
-    pub fn push(&mut self, transactions: Vec<pb::PushedTransaction>) -> Result<Vec<PeerEffect>, Misuse> {
-        let window = self.push_window().ok_or(Misuse::NotOpen)?;
-        let next_seq = window.next_seq;
-        let bytes: usize = transactions.iter().map(|transaction| transaction.transaction.len()).sum();
-        let in_order = transactions.iter().zip(next_seq..).all(|(transaction, seq)| transaction.seq == seq);
-        if transactions.is_empty()
-            || !in_order
-            || transactions.len() > window.max_transactions
-            || bytes > window.max_bytes
-        {
-            return Err(Misuse::Push { next_seq });
-        }
-        self.pushed += transactions.len() as u64;
-        self.in_flight.extend(transactions.iter().map(|transaction| transaction.transaction.len()));
-        self.in_flight_bytes += bytes;
-        Ok(vec![send(pb::Push { transactions })])
     }
 
     /// Opens a subscription. Ids must increase within a session: send stored ones sorted by id.

@@ -151,6 +151,11 @@ impl Matchers {
         self.entries.is_empty()
     }
 
+    /// Who listens; a session once for each of its subscriptions.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = u64> {
+        self.entries.values().flat_map(|entry| entry.listeners.iter().map(|(session, _)| *session))
+    }
+
     pub(super) fn add(&mut self, matcher: &Arc<Matcher>, listener: Listener) {
         if let Some(entry) = self.by_key.get(matcher.key()).and_then(|number| self.entries.get_mut(number)) {
             entry.listeners.insert(listener);

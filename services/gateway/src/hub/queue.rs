@@ -2,12 +2,12 @@
 //! what is queued stays good, what comes after is in snapshots only.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bigpeer_protocol::pb;
 use bigpeer_types::{Lsn, SiteId};
-use prost::Message;
 use tokio::sync::Notify;
+
+use super::Delivery;
 
 /// Memory of a queued transaction beside its encoded length, roughly.
 const OVERHEAD_BYTES: usize = 256;
@@ -25,8 +25,10 @@ pub(crate) struct SessionQueue {
 
 #[derive(Debug, Default)]
 struct Inner {
-    transactions: VecDeque<(pb::Transaction, usize)>,
+    transactions: VecDeque<Arc<Delivery>>,
     bytes: usize,
+    /// Everything up to here was queued; what comes after will be, when documents have been read.
+    held: Option<Lsn>,
     /// Everything up to here was queued; what comes after was not.
     lagged_at: Option<Lsn>,
     failed: bool,
@@ -36,9 +38,11 @@ struct Inner {
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     /// In log order.
-    pub(crate) transactions: Vec<pb::Transaction>,
+    pub(crate) transactions: Vec<Arc<Delivery>>,
     /// Whether nothing is left.
     pub(crate) emptied: bool,
+    /// Everything that was queued is from here or before, if the queue is held.
+    pub(crate) held: Option<Lsn>,
     /// Set, once, with the last of a queue that was full: catch up from here.
     pub(crate) lagged_at: Option<Lsn>,
 }
@@ -62,8 +66,8 @@ impl SessionQueue {
 
     /// Queues a transaction; false when there is no room, and nothing will be queued any more. `before` is a position
     /// before the transaction up to which everything was queued.
-    pub(super) fn push(&self, transaction: pb::Transaction, before: Lsn) -> bool {
-        let bytes = transaction.encoded_len() + OVERHEAD_BYTES;
+    pub(super) fn push(&self, delivery: Arc<Delivery>, before: Lsn) -> bool {
+        let bytes = cost(&delivery);
         let mut inner = self.inner();
         if inner.lagged_at.is_some() {
             return false;
@@ -74,17 +78,48 @@ impl SessionQueue {
             return false;
         }
         inner.bytes += bytes;
-        inner.transactions.push_back((transaction, bytes));
+        inner.transactions.push_back(delivery);
         true
     }
 
-    /// Nothing after `at` will be queued.
+    /// Everything up to `at` was queued, and what comes after will be later. One that is held already stays where it is.
+    pub(super) fn hold(&self, at: Lsn) {
+        let mut inner = self.inner();
+        if inner.lagged_at.is_none() {
+            inner.held.get_or_insert(at);
+        }
+    }
+
+    /// It is still held, with everything up to `at`.
+    pub(super) fn hold_on(&self, at: Lsn) {
+        let mut inner = self.inner();
+        inner.held = inner.held.map(|held| held.max(at));
+    }
+
+    /// Everything up to where the hub stands was queued, or will not be.
+    pub(super) fn release(&self) {
+        self.inner().held = None;
+    }
+
+    /// Whether something is still to be queued that lies before where the hub stands.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held().is_some()
+    }
+
+    /// Up to where everything was queued, if that is not where the hub stands.
+    pub(crate) fn held(&self) -> Option<Lsn> {
+        self.inner().held
+    }
+
+    /// Nothing after `at` will be queued, nor after where it is held.
     pub(super) fn lagged(&self, at: Lsn) {
-        Self::lag(&mut self.inner(), at);
+        let mut inner = self.inner();
+        let at = inner.held.take().map_or(at, |held| held.min(at));
+        Self::lag(&mut inner, at);
     }
 
     fn lag(inner: &mut Inner, before: Lsn) {
-        let queued = inner.transactions.back().and_then(|(last, _)| last.lsn).map_or(Lsn::ZERO, Lsn::from);
+        let queued = inner.transactions.back().map_or(Lsn::ZERO, |last| last.lsn());
         inner.lagged_at.get_or_insert(queued.max(before));
     }
 
@@ -120,7 +155,7 @@ impl SessionQueue {
 
     /// The position of the first transaction.
     pub(crate) fn front(&self) -> Option<Lsn> {
-        self.inner().transactions.front().and_then(|(first, _)| first.lsn).map(Lsn::from)
+        self.inner().transactions.front().map(|first| first.lsn())
     }
 
     /// Takes out transactions up to and including `through`, until they are `max_bytes` or more.
@@ -129,18 +164,19 @@ impl SessionQueue {
         let mut total = 0;
         let mut inner = self.inner();
         while total < max_bytes {
-            match inner.transactions.pop_front() {
-                Some((transaction, bytes)) if transaction.lsn.is_none_or(|lsn| Lsn::from(lsn) <= through) => {
-                    total += bytes;
-                    inner.bytes -= bytes;
-                    taken.transactions.push(transaction);
-                }
-                Some(later) => {
-                    inner.transactions.push_front(later);
-                    break;
-                }
-                None => break,
+            if inner.transactions.front().is_none_or(|first| first.lsn() > through) {
+                break;
             }
+            let Some(delivery) = inner.transactions.pop_front() else { break };
+            let bytes = cost(&delivery);
+            total += bytes;
+            inner.bytes -= bytes;
+            taken.transactions.push(delivery);
+        }
+        taken.held = inner.held;
+        if inner.transactions.is_empty() {
+            // An idle session keeps nothing.
+            inner.transactions = VecDeque::new();
         }
         taken.emptied = inner.transactions.is_empty();
         if taken.emptied {
@@ -150,12 +186,32 @@ impl SessionQueue {
     }
 }
 
+/// Memory of a queued transaction. One that many sessions share is counted by each: it lives as long as one of them needs it.
+fn cost(delivery: &Delivery) -> usize {
+    delivery.bytes() + OVERHEAD_BYTES
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bigpeer_protocol::pb;
 
-    fn at(version: u64) -> pb::Transaction {
-        pb::Transaction { lsn: Some(Lsn::new(version, 0).into()), ..Default::default() }
+    fn at(version: u64) -> Arc<Delivery> {
+        Arc::new(Delivery::new(pb::Transaction { lsn: Some(Lsn::new(version, 0).into()), ..Default::default() }))
+    }
+
+    #[test]
+    fn a_held_queue_that_lags_goes_back_to_where_it_was_held() {
+        let queue = SessionQueue::new(1, SiteId::new(1), usize::MAX);
+        queue.hold_on(Lsn::new(3, 0));
+        assert!(!queue.is_held());
+        queue.hold(Lsn::new(3, 0));
+        queue.hold(Lsn::new(5, 0));
+        assert_eq!(queue.held(), Some(Lsn::new(3, 0)), "a later batch does not move it");
+        queue.hold_on(Lsn::new(4, 0));
+        queue.lagged(Lsn::new(9, 0));
+        assert!(!queue.is_held());
+        assert_eq!(queue.take(1, Lsn::MAX).lagged_at, Some(Lsn::new(4, 0)));
     }
 
     #[test]

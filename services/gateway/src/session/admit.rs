@@ -44,7 +44,7 @@ pub(super) async fn handshake(
     loop {
         let message = tokio::select! {
             biased;
-            () = gateway.context.shutdown.cancelled() => return Err(super::going_away()),
+            () = gateway.context.shutdown.cancelled() => return Err(super::going_away(number)),
             message = stream.next() => message,
         };
         let effects = match message {
@@ -69,7 +69,11 @@ pub(super) async fn handshake(
         };
         for effect in effects {
             match effect {
-                GatewayEffect::Admit(hello) => return admit(gateway, app, number, hello).await,
+                GatewayEffect::Admit(hello) => {
+                    // In line: when everybody comes at once each still costs the same. Never closed.
+                    let _turn = gateway.admissions.acquire().await;
+                    return admit(gateway, app, number, hello).await;
+                }
                 GatewayEffect::Close(close) => return Err(close),
                 // A Hello is answered with one of the two.
                 GatewayEffect::Send(_)
@@ -77,6 +81,7 @@ pub(super) async fn handshake(
                 | GatewayEffect::Subscribe(_)
                 | GatewayEffect::Unsubscribe(_)
                 | GatewayEffect::Resume
+                | GatewayEffect::Held(_)
                 | GatewayEffect::Renew(_) => {}
             }
         }

@@ -1,19 +1,26 @@
 //! `CatchUp`: brings subscriptions of one collection up to a snapshot, page by page: what changed since their cursor,
 //! or everything, or (a first sync that was broken off) both, on either side of the last key that was sent.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bigpeer_crdt::{DocId, Document};
 use bigpeer_protocol::limits::TARGET_FRAME_BYTES;
 use bigpeer_protocol::{Framed, PageWriter, pb};
-use bigpeer_tables::{Scan, ScannedDocument, Snapshot, TablesError};
+use bigpeer_tables::{DocumentStore, FeedError, Scan, ScannedDocument, Snapshot, StoredDocument, TablesError};
 use bigpeer_types::{CollectionName, Lsn};
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 
+use super::held::{Held, Say};
 use crate::hub::Matcher;
+
+/// Most documents that a resume takes from the tail; with more, reading what has changed from segments is cheaper.
+const MAX_RECENT: usize = 10_000;
+
+/// Documents that are read at once.
+const READ_AT_ONCE: usize = 256;
 
 /// How far a subscription has got.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,8 +42,10 @@ pub(super) struct Member {
 /// One pass over the collection.
 #[derive(Debug)]
 enum Stage {
-    /// What changed after the LSN, up to the key.
-    Changed { since: Lsn, until: Option<DocId> },
+    /// What changed after the LSN, of the documents after one key and up to the other.
+    Changed { since: Lsn, after: Option<DocId>, until: Option<DocId> },
+    /// These, which are all that changed, in key order.
+    Recent { ids: Vec<DocId>, until: Option<DocId> },
     /// Everything after the key.
     Full { after: Option<DocId> },
 }
@@ -50,6 +59,9 @@ pub(super) enum Step {
     Done,
     /// A document changed that must not be named, and that the peer may have: it takes a snapshot to be sure.
     Resync,
+    /// The peer is to be asked which documents it holds, if it is so many at most; then [`CatchUp::asked`] or
+    /// [`CatchUp::silent`].
+    Ask(usize),
 }
 
 /// A catch-up under way.
@@ -63,25 +75,53 @@ pub(super) struct CatchUp {
     stream: Option<BoxStream<'static, Result<Vec<ScannedDocument>, TablesError>>>,
     batch: std::vec::IntoIter<ScannedDocument>,
     page: Option<PageWriter>,
+    /// Which of the changed documents the peer has.
+    held: Held,
+    /// Documents that do not match, and were named by their id.
+    named: usize,
+    /// What the question was about; it is looked at again when there is an answer.
+    again: Option<ScannedDocument>,
+    /// The last document of the stage that was looked at.
+    last: Option<DocId>,
     /// In a full stage: the last key that was looked at, and not yet told.
     position: Option<DocId>,
 }
 
 impl CatchUp {
     /// Brings `members`, all of one collection and one [`Since`], up to `snapshot`.
-    pub(super) fn new(members: Vec<Member>, snapshot: Snapshot, attached: bool) -> Option<Self> {
+    /// What changed lately is taken from the store's feed.
+    pub(super) fn new(members: Vec<Member>, snapshot: Snapshot, attached: bool, store: &DocumentStore) -> Option<Self> {
         let first = members.first()?;
         let collection = first.matcher.collection().clone();
         let Since { lsn, position } = first.since.clone();
         let mut stages = VecDeque::new();
         if let Some(since) = lsn.filter(|since| *since < snapshot.lsn() || position.is_some()) {
-            stages.push_back(Stage::Changed { since, until: position.clone() });
+            let until = position.clone();
+            stages.push_back(match recent(store, &collection, since, snapshot.lsn()) {
+                Some(ids) => Stage::Recent { ids, until },
+                None => Stage::Changed { since, after: None, until },
+            });
         }
         if lsn.is_none() || position.is_some() {
             stages.push_back(Stage::Full { after: position });
         }
         let batch = Vec::new().into_iter();
-        Some(Self { members, collection, snapshot, attached, stages, stream: None, batch, page: None, position: None })
+        let (stream, page, held, again, position) = (None, None, Held::default(), None, None);
+        Some(Self {
+            members,
+            collection,
+            snapshot,
+            attached,
+            stages,
+            stream,
+            batch,
+            page,
+            held,
+            named: 0,
+            again,
+            last: None,
+            position,
+        })
     }
 
     pub(super) fn members(&self) -> &[Member] {
@@ -94,6 +134,41 @@ impl CatchUp {
 
     pub(super) const fn is_attached(&self) -> bool {
         self.attached
+    }
+
+    /// Whether an answer of the peer is awaited.
+    pub(super) const fn is_asking(&self) -> bool {
+        matches!(self.held, Held::Asked(..))
+    }
+
+    pub(super) fn collection(&self) -> &CollectionName {
+        &self.collection
+    }
+
+    /// The peer was asked, with this salt, to tell so many at most.
+    pub(super) fn asked(&mut self, salt: u64, at_most: usize) {
+        self.held = Held::Asked(salt, at_most);
+    }
+
+    /// The peer has answered.
+    pub(super) fn answered(&mut self, held: &pb::Held) {
+        self.held.answered(held);
+    }
+
+    /// The peer cannot be asked, or does not answer.
+    pub(super) fn silent(&mut self) {
+        self.held = Held::Silent;
+    }
+
+    /// Lets go of what was read ahead; [`Self::next`] reads it again.
+    pub(super) fn park(&mut self) {
+        (self.stream, self.batch) = (None, Vec::new().into_iter());
+        let Some(last) = self.last.clone() else { return };
+        match self.stages.front_mut() {
+            Some(Stage::Changed { after, .. } | Stage::Full { after }) => *after = Some(last),
+            Some(Stage::Recent { ids, .. }) => ids.retain(|id| *id > last),
+            None => {}
+        }
     }
 
     /// Leaves a subscription out from here on; true when none is left.
@@ -112,9 +187,9 @@ impl CatchUp {
             tokio::task::coop::consume_budget().await;
             let Some(stage) = self.stages.front() else { return Ok(Step::Done) };
             if self.stream.is_none() {
-                self.stream = Some(self.snapshot.scan(&self.collection, self.scan(stage)));
+                self.stream = Some(self.documents(stage));
             }
-            while let Some(scanned) = self.batch.next() {
+            while let Some(scanned) = self.again.take().or_else(|| self.batch.next()) {
                 match self.take(&scanned)? {
                     Taken::Beyond => {
                         self.batch = Vec::new().into_iter();
@@ -122,6 +197,10 @@ impl CatchUp {
                         break;
                     }
                     Taken::Unnameable => return Ok(Step::Resync),
+                    Taken::Question(at_most) => {
+                        self.again = Some(scanned);
+                        return Ok(Step::Ask(at_most));
+                    }
                     Taken::Yes => {}
                 }
                 if self.page.as_ref().is_some_and(|page| page.len() >= TARGET_FRAME_BYTES) {
@@ -137,8 +216,10 @@ impl CatchUp {
                 continue;
             }
             let ended = self.stages.pop_front();
-            self.stream = None;
-            if let Some(Stage::Changed { until: until @ Some(_), .. }) = ended {
+            (self.stream, self.last) = (None, None);
+            if let Some(Stage::Changed { until: until @ Some(_), .. } | Stage::Recent { until: until @ Some(_), .. }) =
+                ended
+            {
                 // The peer may go on from this snapshot, even if nothing has changed.
                 self.position = until;
             }
@@ -148,9 +229,12 @@ impl CatchUp {
         }
     }
 
-    fn scan(&self, stage: &Stage) -> Scan {
-        match stage {
-            Stage::Changed { since, .. } => Scan { changed_since: Some(*since), deleted: true, ..Scan::default() },
+    fn documents(&self, stage: &Stage) -> BoxStream<'static, Result<Vec<ScannedDocument>, TablesError>> {
+        let scan = match stage {
+            Stage::Recent { ids, .. } => return read(self.snapshot.clone(), self.collection.clone(), ids.clone()),
+            Stage::Changed { since, after, .. } => {
+                Scan { changed_since: Some(*since), after: after.clone(), deleted: true, ..Scan::default() }
+            }
             Stage::Full { after } => {
                 // Only what all of them can do without may be left out.
                 let conditions = match self.members.as_slice() {
@@ -159,7 +243,8 @@ impl CatchUp {
                 };
                 Scan { conditions, after: after.clone(), ..Scan::default() }
             }
-        }
+        };
+        self.snapshot.scan(&self.collection, scan)
     }
 
     fn finish_page(&mut self, compression: pb::Compression) -> Step {
@@ -184,9 +269,14 @@ impl CatchUp {
     }
 
     fn take(&mut self, scanned: &ScannedDocument) -> Result<Taken, TablesError> {
+        self.last = Some(scanned.id.clone());
         let full = match self.stages.front() {
-            Some(Stage::Changed { until: Some(until), .. }) if scanned.id > *until => return Ok(Taken::Beyond),
-            Some(Stage::Changed { .. }) | None => false,
+            Some(Stage::Changed { until: Some(until), .. } | Stage::Recent { until: Some(until), .. })
+                if scanned.id > *until =>
+            {
+                return Ok(Taken::Beyond);
+            }
+            Some(Stage::Changed { .. } | Stage::Recent { .. }) | None => false,
             Some(Stage::Full { .. }) => true,
         };
         if full {
@@ -201,25 +291,85 @@ impl CatchUp {
             .map_err(|error| TablesError::Corrupt { path: self.collection.to_string(), reason: error.to_string() })?;
         let (matching, rest): (Vec<&Member>, Vec<&Member>) =
             self.members.iter().partition(|member| member.matcher.matches(&scanned.id, &document));
+        let may_name = rest.iter().all(|member| member.matcher.may_name(&scanned.id, &document));
         let matching: Vec<u32> = matching.into_iter().map(|member| member.id).collect();
-        if !full && rest.iter().any(|member| !member.matcher.may_name(&scanned.id, &document)) {
-            return Ok(Taken::Unnameable);
-        }
         let rest: Vec<u32> = rest.into_iter().map(|member| member.id).collect();
+        let say = match rest.is_empty() || full {
+            true => Say::Nothing,
+            false => self.held.say(scanned.id.as_key(), may_name, self.named),
+        };
+        match say {
+            Say::Resync => return Ok(Taken::Unnameable),
+            Say::Ask(at_most) => return Ok(Taken::Question(at_most)),
+            Say::Nothing | Say::Id | Say::Place(_) => {}
+        }
         if !matching.is_empty() {
             let ids: &[u32] = if rest.is_empty() { &[] } else { &matching };
             self.page().state(scanned.id.as_key(), &scanned.state, scanned.lsn, ids);
         }
-        if !full && !rest.is_empty() {
-            let ids: &[u32] = if matching.is_empty() { &[] } else { &rest };
+        let ids: &[u32] = if matching.is_empty() { &[] } else { &rest };
+        match (say, document.tombstone()) {
+            (Say::Place(place), _) => self.page().left_held(place, document.max_hlc(), ids),
             // Of what was deleted the peer keeps the deletion, so that a later insert of its starts empty.
-            match document.tombstone() {
-                Some(tombstone) => self.page().state(scanned.id.as_key(), &tombstone.encode(), scanned.lsn, ids),
-                None => self.page().left(scanned.id.as_key(), document.max_hlc(), ids),
+            (Say::Id, Some(tombstone)) => {
+                self.named += 1;
+                self.page().state(scanned.id.as_key(), &tombstone.encode(), scanned.lsn, ids);
             }
+            (Say::Id, None) => {
+                self.named += 1;
+                self.page().left(scanned.id.as_key(), document.max_hlc(), ids);
+            }
+            (Say::Nothing | Say::Ask(_) | Say::Resync, _) => {}
         }
         Ok(Taken::Yes)
     }
+}
+
+/// The documents of a collection that changed after `since`, up to `through`, if the store's feed still has all of that and
+/// they are few.
+fn recent(store: &DocumentStore, collection: &CollectionName, since: Lsn, through: Lsn) -> Option<Vec<DocId>> {
+    let mut feed = store.feed(since);
+    let mut ids = BTreeSet::new();
+    while feed.position() < through {
+        let batch = match feed.next().now_or_never() {
+            Some(Ok(batch)) => batch,
+            // Neither is waited for, nor is an error met here.
+            Some(Err(FeedError::Lagged { .. } | FeedError::Failed(_))) | None => return None,
+        };
+        for applied in &batch.transactions {
+            if applied.lsn > since && applied.lsn <= through {
+                let of_collection =
+                    applied.transaction.changes().iter().filter(|change| change.collection == *collection);
+                ids.extend(of_collection.map(|change| change.id.clone()));
+            }
+        }
+        if ids.len() > MAX_RECENT {
+            return None;
+        }
+    }
+    Some(ids.into_iter().collect())
+}
+
+/// These documents as they are in the snapshot, some at a time.
+fn read(
+    snapshot: Snapshot,
+    collection: CollectionName,
+    ids: Vec<DocId>,
+) -> BoxStream<'static, Result<Vec<ScannedDocument>, TablesError>> {
+    let chunks: Vec<Vec<DocId>> = ids.chunks(READ_AT_ONCE).map(<[DocId]>::to_vec).collect();
+    futures::stream::iter(chunks)
+        .then(move |ids| {
+            let (snapshot, collection) = (snapshot.clone(), collection.clone());
+            async move {
+                let stored = snapshot.get_many(&collection, &ids).await?;
+                let scanned = |(id, stored): (DocId, Option<StoredDocument>)| {
+                    let StoredDocument { lsn, document } = stored?;
+                    Some(ScannedDocument { id, lsn, state: document.encode().into() })
+                };
+                Ok(ids.into_iter().zip(stored).filter_map(scanned).collect())
+            }
+        })
+        .boxed()
 }
 
 enum Taken {
@@ -227,4 +377,6 @@ enum Taken {
     /// Behind the last key of the stage.
     Beyond,
     Unnameable,
+    /// It takes the peer's answer to decide.
+    Question(usize),
 }

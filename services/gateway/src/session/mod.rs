@@ -7,9 +7,12 @@
 
 mod admit;
 mod catch_up;
+mod held;
 mod outbox;
+mod pace;
 mod push;
 mod subscribe;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -36,7 +39,9 @@ use crate::rules::Rules;
 use crate::socket::Gateway;
 use catch_up::{CatchUp, Member};
 use outbox::Outbox;
+use pace::Pace;
 use push::Pushes;
+use turn::Turn;
 
 /// How long the last message may take to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -57,8 +62,13 @@ struct Session {
     outbox: Outbox,
     pushes: Pushes,
     subscriptions: BTreeMap<u32, Arc<Matcher>>,
+    pace: Pace,
     waiting: Vec<Member>,
     catching_up: Option<CatchUp>,
+    /// Only with it the catch-up goes on.
+    turn: Turn,
+    /// When the peer was asked what it holds, while it has not answered.
+    asked_at: Option<Instant>,
     /// The queue was full; everything up to here was taken out of it.
     lagged_at: Option<bigpeer_types::Lsn>,
     /// Why the session ends; set once.
@@ -81,7 +91,11 @@ pub(crate) async fn run(gateway: Arc<Gateway>, app: AppId, number: u64, socket: 
             close
         }
         Ok(Err(close)) => close,
-        Err(_) => pb::Close::new(CloseCode::CloseTimeout, "no Hello came, or it could not be answered in time"),
+        Err(_) => {
+            let close = pb::Close::new(CloseCode::CloseTimeout, "no Hello came, or it could not be answered in time");
+            // Not all at once again.
+            pb::Close { retry_after_ms: 1000 + spread(number), ..close }
+        }
     };
     metrics::session_ended(close.code());
     tracing::debug!(session = number, code = close.code().as_str_name(), message = close.message, "session ended");
@@ -114,6 +128,8 @@ enum Event {
     News,
     Catalogue,
     Tick,
+    TurnEnds,
+    GoOn,
     ShuttingDown,
     Replaced,
     DrainedTooLong,
@@ -121,7 +137,9 @@ enum Event {
 
 impl Session {
     fn new(gateway: Arc<Gateway>, admitted: admit::Admitted, number: u64, machine: GatewaySession) -> Self {
-        let queue = SessionQueue::new(number, machine.site(), gateway.context.settings.queue_bytes);
+        let settings = &gateway.context.settings;
+        let queue = SessionQueue::new(number, machine.site(), settings.queue_bytes);
+        let pace = Pace::new(settings.max_messages_per_second, settings.max_bytes_per_second, Instant::now());
         let mut session = Self {
             gateway,
             app: admitted.app,
@@ -135,8 +153,11 @@ impl Session {
             outbox: Outbox::default(),
             pushes: Pushes::default(),
             subscriptions: BTreeMap::new(),
+            pace,
             waiting: Vec::new(),
             catching_up: None,
+            turn: Turn::default(),
+            asked_at: None,
             lagged_at: None,
             ended: None,
         };
@@ -166,7 +187,7 @@ impl Session {
         tracing::debug!(session = self.name, number = self.number, site = %self.machine.site(), "session opened");
         while self.ended.is_none() {
             if drain_until.is_some() && self.pushes.is_empty() && self.outbox.is_empty() {
-                return going_away();
+                return going_away(self.number);
             }
             let event = self.next_event(
                 sink,
@@ -192,13 +213,15 @@ impl Session {
                 Event::News => {}
                 Event::Catalogue => self.permissions_changed(),
                 Event::Tick => self.tick(heard, settings.idle_timeout),
+                Event::TurnEnds => self.turn_ends(),
+                Event::GoOn => self.pace.go_on(),
                 Event::ShuttingDown => drain_until = Some(Instant::now() + settings.drain_timeout),
                 Event::Replaced => self.end(CloseCode::CloseReplaced, "the site has opened a newer session"),
-                Event::DrainedTooLong => return going_away(),
+                Event::DrainedTooLong => return going_away(self.number),
             }
             self.look_at_queue();
         }
-        self.ended.take().unwrap_or_else(going_away)
+        self.ended.take().unwrap_or_else(|| going_away(self.number))
     }
 
     #[allow(clippy::too_many_arguments, reason = "everything that a session waits for, in one place")]
@@ -213,10 +236,12 @@ impl Session {
         drain_until: Option<Instant>,
     ) -> Event {
         let draining = drain_until.is_some();
-        let may_read = !draining && self.outbox.answers() < MAX_WAITING_ANSWERS;
+        let paused = self.pace.not_before();
+        let may_read = !draining && paused.is_none() && self.outbox.answers() < MAX_WAITING_ANSWERS;
         let (has_frame, needs_flush) = (self.has_frame(), self.outbox.needs_flush());
         let compression = self.machine.compression();
         let may_scan = self.may_scan();
+        let turn_ends = self.turn.note(may_scan);
         let (hub, awaited) = (&self.app.hub, self.awaits_hub());
         let hub_moved = async {
             match awaited {
@@ -224,10 +249,13 @@ impl Session {
                 None => std::future::pending().await,
             }
         };
-        let scanning = &mut self.catching_up;
+        let (scanning, turn, turns) = (&mut self.catching_up, &mut self.turn, &self.gateway.turns);
         let page = async {
             match scanning {
-                Some(catching_up) if may_scan => catching_up.next(compression).await,
+                Some(catching_up) if may_scan => {
+                    turn.come(turns).await;
+                    catching_up.next(compression).await
+                }
                 Some(_) | None => std::future::pending().await,
             }
         };
@@ -245,6 +273,8 @@ impl Session {
                 Err(_) => Event::ShuttingDown,
             },
             () = self.queue.news() => Event::News,
+            () = sleep_until(turn_ends), if turn_ends.is_some() => Event::TurnEnds,
+            () = sleep_until(paused), if paused.is_some() => Event::GoOn,
             () = hub_moved => Event::News,
             step = page => Event::Page(step),
         }
@@ -256,7 +286,10 @@ impl Session {
             Some(Ok(Message::Binary(bytes))) => {
                 metrics::received(bytes.len());
                 match decode_peer_frame(bytes, self.machine.max_frame_bytes()) {
-                    Ok(framed) => self.machine.receive(framed.message),
+                    Ok(framed) => {
+                        self.pace.spend(weight(&framed.message), framed.bytes, Instant::now());
+                        self.machine.receive(framed.message)
+                    }
                     Err(error) => {
                         metrics::malformed_frame();
                         self.machine.malformed(&error)
@@ -289,6 +322,7 @@ impl Session {
                 GatewayEffect::Subscribe(subscribe) => self.subscribe(subscribe).await,
                 GatewayEffect::Unsubscribe(id) => self.unsubscribe(id),
                 GatewayEffect::Renew(token) => self.renew(token),
+                GatewayEffect::Held(held) => self.held(&held),
                 effect @ (GatewayEffect::Send(_)
                 | GatewayEffect::Close(_)
                 | GatewayEffect::Resume
@@ -317,6 +351,7 @@ impl Session {
                 GatewayEffect::Append(_)
                 | GatewayEffect::Subscribe(_)
                 | GatewayEffect::Unsubscribe(_)
+                | GatewayEffect::Held(_)
                 | GatewayEffect::Renew(_) => {}
             }
         }
@@ -331,6 +366,18 @@ impl Session {
     fn unavailable(&mut self, error: &TablesError) {
         tracing::warn!(%error, session = self.name, "documents cannot be read; the session is closed");
         self.end(CloseCode::CloseUnavailable, "documents cannot be read now");
+    }
+
+    /// The catch-up cannot go on now. If others wait for their turn they get this one's.
+    fn turn_ends(&mut self) {
+        if self.gateway.turns.available_permits() > 0 {
+            self.turn.note(true);
+            return;
+        }
+        if let Some(catching_up) = &mut self.catching_up {
+            catching_up.park();
+        }
+        self.turn.leave();
     }
 
     fn gone(&mut self, result: Result<(), axum::Error>) {
@@ -350,6 +397,7 @@ impl Session {
         if silence >= idle / 2 {
             self.outbox.ping();
         }
+        self.give_up_asking();
         self.tell_cursor();
     }
 
@@ -360,8 +408,14 @@ impl Session {
     }
 }
 
-fn going_away() -> pb::Close {
-    pb::Close::new(CloseCode::CloseGoingAway, "the gateway is shutting down; connect again")
+fn going_away(number: u64) -> pb::Close {
+    let close = pb::Close::new(CloseCode::CloseGoingAway, "the gateway is shutting down; connect again");
+    pb::Close { retry_after_ms: spread(number), ..close }
+}
+
+/// Milliseconds that differ between sessions: those who are sent away together need not come back together.
+const fn spread(number: u64) -> u64 {
+    number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 2000
 }
 
 fn ticks(period: Duration) -> Interval {
@@ -390,6 +444,19 @@ async fn sleep_until(until: Option<Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
+    }
+}
+
+/// How many messages a message counts as: some cost more than others.
+const fn weight(message: &pb::FromPeer) -> u32 {
+    match message {
+        pb::FromPeer::Subscribe(_) | pb::FromPeer::Renew(_) => 20,
+        pb::FromPeer::Hello(_)
+        | pb::FromPeer::Push(_)
+        | pb::FromPeer::Unsubscribe(_)
+        | pb::FromPeer::Credit(_)
+        | pb::FromPeer::Held(_)
+        | pb::FromPeer::Close(_) => 1,
     }
 }
 

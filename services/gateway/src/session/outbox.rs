@@ -2,10 +2,11 @@
 //! credit.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use axum::extract::ws::{Message, WebSocket};
 use bigpeer_protocol::limits::TARGET_FRAME_BYTES;
-use bigpeer_protocol::{Framed, encode_frame, pb};
+use bigpeer_protocol::{Framed, encode_changes, encode_frame, pb};
 use bigpeer_types::Lsn;
 use bigpeer_types::limits::MAX_FRAME_BYTES;
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use futures::stream::SplitSink;
 use prost::Message as _;
 
 use super::Session;
-use crate::hub::Taken;
+use crate::hub::{Delivery, Taken};
 use crate::metrics;
 
 /// A live transaction from this size on is sent in parts.
@@ -96,7 +97,9 @@ impl Session {
     /// A page goes when everything live up to its snapshot has gone.
     fn page_may_go(&self) -> bool {
         let snapshot = self.catching_up.as_ref().map_or(Lsn::MAX, super::CatchUp::lsn);
-        self.outbox.page.is_some() && self.queue.front().is_none_or(|front| front > snapshot)
+        self.outbox.page.is_some()
+            && self.queue.held().is_none_or(|held| held >= snapshot)
+            && self.queue.front().is_none_or(|front| front > snapshot)
     }
 
     /// Live changes after a snapshot wait for the pages of the subscriptions that are attached at it.
@@ -164,13 +167,45 @@ impl Session {
         if let Some(lagged_at) = taken.lagged_at {
             self.lagged_at = Some(lagged_at);
         }
+        let compression = self.machine.compression();
+        let whole = |delivery: &Arc<Delivery>| {
+            delivery.bytes() <= PART_BYTES
+                && delivery.subscriptions().iter().all(|id| self.subscriptions.contains_key(id))
+        };
+        let frame = match taken.transactions.as_slice() {
+            [] => None,
+            // What others get, too, was encoded for all of them.
+            [one] if whole(one) => Some(one.frame(self.advanced(through), compression)),
+            several if several.iter().all(whole) => {
+                let encoded: Vec<Bytes> = several.iter().map(|delivery| delivery.encoded().clone()).collect();
+                Some(encode_changes(encoded.iter().map(|one| &**one), self.advanced(through), compression))
+            }
+            _ => return self.live_frame_of_parts(&taken, through),
+        };
+        match frame {
+            Some(frame) => Some(self.documents(frame)),
+            None if through <= self.machine.through() => None,
+            None => {
+                let through = self.advanced(through);
+                Some(self.documents(encode_changes(std::iter::empty(), through, compression)))
+            }
+        }
+    }
+
+    /// The live subscriptions' cursor moves; answers where it is.
+    fn advanced(&mut self, through: Lsn) -> Lsn {
+        self.machine.advanced(through);
+        self.machine.through()
+    }
+
+    /// As [`Self::live_frame`], of transactions that are large, or partly for subscriptions that have ended.
+    fn live_frame_of_parts(&mut self, taken: &Taken, through: Lsn) -> Option<Message> {
         let mut transactions: Vec<pb::Transaction> =
-            taken.transactions.into_iter().filter_map(|transaction| self.wanted(transaction)).collect();
+            taken.transactions.iter().filter_map(|delivery| self.wanted(delivery.transaction().clone())).collect();
         if transactions.is_empty() && through <= self.machine.through() {
             return None;
         }
-        self.machine.advanced(through);
-        let through = self.machine.through();
+        let through = self.advanced(through);
         let compression = self.machine.compression();
         let large = transactions.last().is_some_and(|last| last.encoded_len() > PART_BYTES);
         let last = if large { transactions.pop() } else { None };
@@ -210,6 +245,8 @@ impl Session {
             return;
         }
         let position = self.app.hub.position();
+        // Asked after it: what was queued or is held since is not passed over.
+        let position = self.queue.held().map_or(position, |held| held.min(position));
         if position > self.machine.through() && !self.queue.has_news() && self.outbox.parts.is_empty() {
             self.machine.advanced(position);
             let changes = pb::Changes { through: Some(position.into()), ..Default::default() };
@@ -221,7 +258,8 @@ impl Session {
 
 /// Everything that is live was sent up to here.
 fn through(taken: &Taken, position: Lsn) -> Lsn {
-    let last = taken.transactions.last().and_then(|last| last.lsn).map_or(Lsn::ZERO, Lsn::from);
+    let last = taken.transactions.last().map_or(Lsn::ZERO, |last| last.lsn());
+    let position = taken.held.map_or(position, |held| held.min(position));
     match (taken.emptied, taken.lagged_at) {
         (_, Some(lagged_at)) => lagged_at,
         (true, None) => last.max(position),

@@ -8,6 +8,7 @@ use bigpeer_protocol::pb::{self, CloseCode, RefuseCode};
 use bigpeer_tables::TablesError;
 use bigpeer_types::Lsn;
 use bigpeer_types::limits::MAX_STATEMENT_BYTES;
+use tokio::time::Instant;
 
 use super::Session;
 use super::catch_up::{CatchUp, Member, Since, Step};
@@ -17,6 +18,9 @@ use crate::rules::{self, Allowed};
 
 /// How long the tail may take to show what another gateway has shown.
 const TAIL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a peer may take to say what it holds.
+const HELD_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Session {
     pub(super) async fn subscribe(&mut self, subscribe: pb::Subscribe) {
@@ -87,13 +91,17 @@ impl Session {
         self.waiting.retain(|member| member.id != id);
         if self.catching_up.as_mut().is_some_and(|catching_up| catching_up.remove(id)) {
             self.catching_up = None;
+            self.asked_at = None;
+            self.machine.withdraw_ask();
             self.outbox.drop_page();
         }
     }
 
     /// Whether the catch-up may look for the next page.
     pub(super) fn may_scan(&self) -> bool {
-        self.catching_up.is_some() && !self.outbox.has_page() && self.machine.may_send_documents()
+        self.catching_up.as_ref().is_some_and(|catching_up| !catching_up.is_asking())
+            && !self.outbox.has_page()
+            && self.machine.may_send_documents()
     }
 
     /// After every event: what the hub has said, and what may begin.
@@ -111,6 +119,9 @@ impl Session {
         }
         if self.catching_up.is_none() && self.machine.is_open() {
             self.start();
+        }
+        if self.catching_up.is_none() {
+            self.turn.leave();
         }
     }
 
@@ -132,11 +143,11 @@ impl Session {
             match self.app.hub.attach(&self.queue, &self.rules, &listeners) {
                 Ok(snapshot) => snapshot,
                 // What is queued must go first; then this is tried again.
-                Err(crate::hub::Lagged) => return,
+                Err(crate::hub::NotYet) => return,
             }
         };
         self.waiting.retain(|member| !same(member));
-        self.catching_up = CatchUp::new(members, snapshot, !long);
+        self.catching_up = CatchUp::new(members, snapshot, !long, &self.app.store);
     }
 
     /// A subscription begins with a snapshot that has what the peer was told is durable: a peer takes what a first sync
@@ -156,7 +167,41 @@ impl Session {
             }
             Ok(Step::Done) => self.caught_up(),
             Ok(Step::Resync) => self.start_again(),
+            Ok(Step::Ask(at_most)) => self.ask_held(at_most),
             Err(error) => self.unavailable(&error),
+        }
+    }
+
+    /// Asks the peer what it holds of the collection that catches up.
+    fn ask_held(&mut self, at_most: usize) {
+        let Some(catching_up) = &mut self.catching_up else { return };
+        let salt = self.gateway.context.ids.next_u64();
+        let effects = self.machine.ask_held(catching_up.collection().as_str(), salt, at_most);
+        if effects.is_empty() {
+            return catching_up.silent();
+        }
+        metrics::asked_held();
+        catching_up.asked(salt, at_most);
+        self.asked_at = Some(Instant::now());
+        self.answer(effects);
+    }
+
+    /// The peer has said what it holds.
+    pub(super) fn held(&mut self, held: &pb::Held) {
+        self.asked_at = None;
+        if let Some(catching_up) = &mut self.catching_up {
+            catching_up.answered(held);
+        }
+    }
+
+    /// A peer that does not answer is told what may be told without.
+    pub(super) fn give_up_asking(&mut self) {
+        if self.asked_at.is_some_and(|asked| asked.elapsed() >= HELD_TIMEOUT)
+            && let Some(catching_up) = &mut self.catching_up
+        {
+            self.asked_at = None;
+            self.machine.withdraw_ask();
+            catching_up.silent();
         }
     }
 

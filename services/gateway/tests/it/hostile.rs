@@ -141,7 +141,8 @@ async fn compressed_frames_are_understood() {
     let compressions = vec![pb::Compression::Zstd.into()];
     let mut client = world.session(site, &token, pb::Hello { compressions, ..hello(site, &token) }).await;
     let mut author = Author::new(site);
-    let transactions = vec![pb::PushedTransaction { seq: 1, transaction: author.many(0..100, "UA"), basis: 0 }];
+    let transactions =
+        vec![pb::PushedTransaction { seq: 1, transaction: author.many(0..100, "UA"), basis: 0, more: false }];
     let frame = encode_frame(&pb::PeerMessage::from(pb::Push { transactions }), pb::Compression::Zstd);
     assert!(frame.message.len() < frame.bytes / 2);
     client.raw(Message::Binary(frame.message)).await;

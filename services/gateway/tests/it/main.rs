@@ -9,8 +9,10 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at the messages that it is about")]
 #![allow(clippy::cast_possible_truncation, reason = "bytes out of numbers")]
 
+mod cold;
 mod hostile;
 mod permissions;
 mod push;
+mod resume;
 mod subscribe;
 mod world;

@@ -6,8 +6,9 @@ use bigpeer_gateway::GatewaySettings;
 use bigpeer_log::TransactionLog;
 use bigpeer_protocol::pb::{self, CloseCode, FromGateway, RejectCode};
 use bigpeer_types::{Clock, CollectionName, Lsn, ManualClock, SystemClock};
+use bytes::Bytes;
 
-use crate::world::{Author, Edit, World, doc_id, flights, hello};
+use crate::world::{Author, Edit, Replica, World, doc_id, flights, hello};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_is_durable_when_it_is_accepted() {
@@ -142,9 +143,9 @@ async fn what_was_built_on_a_rejected_transaction_is_rejected_too() {
     let mut author = Author::new(site);
     let mut client = world.session(site, &token, hello(site, &token)).await;
     let transactions = vec![
-        pb::PushedTransaction { seq: 1, transaction: wrong.insert("a", "UA"), basis: 0 },
-        pb::PushedTransaction { seq: 2, transaction: author.set("a", "gate", "B2"), basis: 0 },
-        pb::PushedTransaction { seq: 3, transaction: author.insert("b", "UA"), basis: 0 },
+        pb::PushedTransaction { seq: 1, transaction: wrong.insert("a", "UA"), basis: 0, more: false },
+        pb::PushedTransaction { seq: 2, transaction: author.set("a", "gate", "B2"), basis: 0, more: false },
+        pb::PushedTransaction { seq: 3, transaction: author.insert("b", "UA"), basis: 0, more: false },
     ];
     client.send(pb::Push { transactions }).await;
     for (seq, code) in [(1, RejectCode::RejectClockAhead), (2, RejectCode::RejectBuiltOnRejected)] {
@@ -154,8 +155,39 @@ async fn what_was_built_on_a_rejected_transaction_is_rejected_too() {
     assert_eq!(client.accepted().await, 3);
     // Made after the peer knew.
     let transaction = author.insert("a", "DL");
-    client.send(pb::Push { transactions: vec![pb::PushedTransaction { seq: 4, transaction, basis: 3 }] }).await;
+    client
+        .send(pb::Push { transactions: vec![pb::PushedTransaction { seq: 4, transaction, basis: 3, more: false }] })
+        .await;
     assert_eq!(client.accepted().await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_in_parts_shows_when_it_is_whole_and_not_if_it_never_is() {
+    let world = World::new().await;
+    let (site, token) = world.login("all").await;
+    let mut client = world.session(site, &token, hello(site, &token)).await;
+    let mut author = Author::new(site);
+    let mut transaction = author.many(0..100, "UA");
+    let rest = transaction.split_off(transaction.len() / 2);
+    let part =
+        |transaction: &Bytes, more| pb::PushedTransaction { seq: 1, transaction: transaction.clone(), basis: 0, more };
+    client.send(pb::Push { transactions: vec![part(&transaction, true)] }).await;
+    // Answered after the part was taken.
+    client.subscribe(1, "SELECT * FROM flights", None).await;
+    let mut replica = Replica::default();
+    client.catch_up(&mut replica).await;
+    drop(client);
+    assert_eq!(world.log.last_seq(&world.app, site).await.unwrap(), 0);
+
+    // A new session starts it again.
+    let mut client = world.session(site, &token, hello(site, &token)).await;
+    client.send(pb::Push { transactions: vec![part(&transaction, true)] }).await;
+    client.send(pb::Push { transactions: vec![part(&rest, false)] }).await;
+    assert_eq!(client.accepted().await, 1);
+    let mut reader = world.client().await;
+    reader.subscribe(1, "SELECT * FROM flights", None).await;
+    reader.catch_up(&mut replica).await;
+    assert_eq!(replica.documents.len(), 100);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,7 +196,12 @@ async fn pushes_over_the_window_end_the_session() {
     let world = World::with(settings).await;
     let mut client = world.client().await;
     let mut author = Author::new(client.site);
-    let push = |seq| pb::PushedTransaction { seq, transaction: author.insert(&format!("d{seq}"), "UA"), basis: 0 };
+    let push = |seq| pb::PushedTransaction {
+        seq,
+        transaction: author.insert(&format!("d{seq}"), "UA"),
+        basis: 0,
+        more: false,
+    };
     client.send(pb::Push { transactions: (1..=3).map(push).collect() }).await;
     assert_eq!(client.close().await.code(), CloseCode::CloseLimitExceeded);
 }

@@ -16,6 +16,7 @@ use bigpeer_types::limits::MAX_FRAME_BYTES;
 use bigpeer_types::{AppId, Clock, CollectionName, Hlc, HlcClock, Lsn, RandomIds, SiteId, SystemClock};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
+use object_store::ObjectStore;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -54,14 +55,17 @@ impl World {
     }
 
     pub(crate) async fn with(settings: GatewaySettings) -> Self {
+        Self::on(settings, Arc::new(object_store::memory::InMemory::new()), TablesSettings::default()).await
+    }
+
+    /// With objects that may be slow, and a feed that may be short.
+    pub(crate) async fn on(settings: GatewaySettings, objects: Arc<dyn ObjectStore>, tables: TablesSettings) -> Self {
         let log = Arc::new(MemoryLog::new());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let catalogue = Catalogue::open(Arc::clone(&log) as _, Arc::clone(&clock), Arc::new(RandomIds)).await.unwrap();
         catalogue.create_tenant(&name("t")).await.unwrap();
         let app = catalogue.create_app(&name("t"), &name("a")).await.unwrap().id;
-        let objects = Arc::new(object_store::memory::InMemory::new());
-        let store =
-            DocumentStore::open(app.clone(), objects, Arc::clone(&log) as _, TablesSettings::default()).await.unwrap();
+        let store = DocumentStore::open(app.clone(), objects, Arc::clone(&log) as _, tables).await.unwrap();
         let shutdown = Shutdown::new();
         let context = GatewayContext {
             catalogue: Arc::clone(&catalogue),
@@ -270,7 +274,7 @@ impl Client {
     }
 
     pub(crate) async fn push(&mut self, seq: u64, transaction: Bytes) {
-        let transactions = vec![pb::PushedTransaction { seq, transaction, basis: seq.saturating_sub(1) }];
+        let transactions = vec![pb::PushedTransaction { seq, transaction, basis: seq.saturating_sub(1), more: false }];
         self.send(pb::Push { transactions }).await;
     }
 
@@ -376,6 +380,11 @@ impl Author {
 
     pub(crate) fn delete(&mut self, id: &str) -> Bytes {
         self.edit(&flights(), &[(id, Edit::Delete)])
+    }
+
+    /// As [`Self::set`], in the collection `other`.
+    pub(crate) fn elsewhere(&mut self, id: &str) -> Bytes {
+        self.edit(&CollectionName::new("other").unwrap(), &[(id, Edit::flight("DL"))])
     }
 
     /// A transaction with many flights of 300 bytes or so.

@@ -8,7 +8,7 @@ const MAX: usize = 1 << 20;
 
 fn push(bytes: usize) -> pb::PeerMessage {
     let transaction = Bytes::from(vec![7; bytes]);
-    pb::Push { transactions: vec![pb::PushedTransaction { seq: 1, transaction, basis: 0 }] }.into()
+    pb::Push { transactions: vec![pb::PushedTransaction { seq: 1, transaction, ..Default::default() }] }.into()
 }
 
 #[test]
@@ -26,6 +26,7 @@ fn the_bytes_of_messages_are_frozen() {
                     compressions: vec![pb::Compression::Zstd.into()],
                     credit: 300,
                     device: None,
+                    tells_held: false,
                 }),
                 pb::Compression::None,
             ),

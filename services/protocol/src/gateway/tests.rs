@@ -1,5 +1,6 @@
 //! The gateway's end: each rule by example, and any messages in any order.
 
+#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at the effects that it is about")]
 
 use super::*;
@@ -24,15 +25,19 @@ fn hello() -> pb::Hello {
 }
 
 fn open_at(last_seq: u64) -> GatewaySession {
+    open_with(hello(), last_seq)
+}
+
+fn open_with(hello: pb::Hello, last_seq: u64) -> GatewaySession {
     let mut session = GatewaySession::new(limits());
-    assert!(matches!(session.receive(hello().into())[..], [GatewayEffect::Admit(_)]));
+    assert!(matches!(session.receive(hello.into())[..], [GatewayEffect::Admit(_)]));
     session.admitted(Admission { last_seq, ..Admission::default() });
     assert!(session.is_open());
     session
 }
 
 fn push(range: std::ops::RangeInclusive<u64>) -> pb::FromPeer {
-    let one = |seq| pb::PushedTransaction { seq, transaction: Bytes::from_static(&[1; 100]), basis: 0 };
+    let one = |seq| pb::PushedTransaction { seq, transaction: Bytes::from_static(&[1; 100]), ..Default::default() };
     pb::Push { transactions: range.map(one).collect() }.into()
 }
 
@@ -91,14 +96,102 @@ fn outcomes_are_only_sent_in_order() {
     assert_eq!(session.accepted(3, Lsn::new(1, 0)), [accepted(3, Lsn::new(1, 0))]);
 }
 
+fn part(seq: u64, bytes: usize, more: bool) -> pb::PushedTransaction {
+    pb::PushedTransaction { seq, transaction: vec![seq as u8; bytes].into(), basis: seq - 1, more }
+}
+
+fn pushed(parts: Vec<pb::PushedTransaction>) -> pb::FromPeer {
+    pb::Push { transactions: parts }.into()
+}
+
+#[test]
+fn a_transaction_in_parts_is_appended_when_it_is_whole() {
+    let mut session = open_at(0);
+    assert!(
+        matches!(&session.receive(pushed(vec![part(1, 10, false), part(2, 400, true)]))[..], [GatewayEffect::Append(one)] if one.len() == 1)
+    );
+    assert!(session.receive(pushed(vec![part(2, 400, true)])).is_empty());
+    // Other messages may come in between.
+    assert!(matches!(session.receive(subscribe(1))[..], [GatewayEffect::Subscribe(_)]));
+    let effects = session.receive(pushed(vec![part(2, 100, false), part(3, 10, false)]));
+    let [GatewayEffect::Append(two)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((two[0].seq, two[0].transaction.len(), two[0].basis, two[0].more), (2, 900, 1, false));
+    assert_eq!(two[1].seq, 3);
+    // What the log has already is not kept, and answered when it is whole.
+    session.accepted(3, Lsn::new(9, 0));
+    assert!(session.receive(pushed(vec![part(2, 400, true)])).is_empty());
+    assert_eq!(session.receive(pushed(vec![part(2, 400, false)])), [accepted(3, Lsn::new(9, 0))]);
+}
+
+#[test]
+fn parts_must_go_on_and_end_within_the_limits() {
+    let bad = [
+        (vec![part(1, 10, true), part(2, 10, false)], CloseCode::CloseProtocolError),
+        (vec![part(2, 10, true)], CloseCode::CloseSeqGap),
+        (vec![part(1, 600, true), part(1, 600, true)], CloseCode::CloseLimitExceeded),
+        (vec![part(1, 900, false), part(2, 900, false), part(3, 900, true)], CloseCode::CloseLimitExceeded),
+    ];
+    for (parts, code) in bad {
+        let mut session = open_at(0);
+        assert_eq!(closed_with(&session.receive(pushed(parts))), Some(code));
+        assert_eq!(session.validate(), Ok(()));
+    }
+}
+
+#[test]
+fn a_peer_is_asked_what_it_holds_if_it_can_tell() {
+    assert!(open_at(0).ask_held("c", 7, 10).is_empty(), "it did not say that it understands");
+    let mut session = open_with(pb::Hello { tells_held: true, ..hello() }, 0);
+    let ask = |ask| send(pb::AskHeld { ask, collection: "c".to_owned(), salt: 7, at_most: 2 });
+    let held = |ask, told: usize, count| pb::Held { ask, fingerprints: vec![5; told], count };
+    assert_eq!(session.ask_held("c", 7, 2), [ask(1)]);
+    assert_eq!(session.receive(held(1, 2, 2).into()), [GatewayEffect::Held(held(1, 2, 2))]);
+    assert!(session.receive(held(1, 2, 2).into()).is_empty(), "an answer counts once");
+    assert_eq!(session.ask_held("c", 7, 2), [ask(2)]);
+    assert!(session.receive(held(1, 1, 1).into()).is_empty(), "the answer to an older question");
+    assert_eq!(session.receive(held(2, 0, 9).into()), [GatewayEffect::Held(held(2, 0, 9))]);
+    session.ask_held("c", 7, 2);
+    session.withdraw_ask();
+    assert!(session.receive(held(3, 1, 1).into()).is_empty());
+    for (message, code) in [
+        (held(5, 1, 1), CloseCode::CloseProtocolError),
+        (held(4, 3, 3), CloseCode::CloseLimitExceeded),
+        (held(4, 2, 1), CloseCode::CloseProtocolError),
+    ] {
+        let mut session = open_with(pb::Hello { tells_held: true, ..hello() }, 0);
+        (0..4).for_each(|_| drop(session.ask_held("c", 7, 2)));
+        assert_eq!(closed_with(&session.receive(message.into())), Some(code));
+    }
+}
+
+#[test]
+fn the_version_is_the_first_of_the_peers_that_the_gateway_speaks() {
+    let mut session = GatewaySession::new(limits());
+    let effects = session.receive(pb::Hello { versions: vec![9, 1, 0], ..hello() }.into());
+    assert!(matches!(effects[..], [GatewayEffect::Admit(_)]));
+    let effects = session.admitted(Admission::default());
+    assert!(
+        matches!(&effects[0], GatewayEffect::Send(pb::GatewayMessage { message: Some(pb::FromGateway::Welcome(welcome)) }) if welcome.version == 1)
+    );
+    let mut session = GatewaySession::new(limits());
+    let effects = session.receive(pb::Hello { versions: vec![2, 3], ..hello() }.into());
+    assert_eq!(closed_with(&effects), Some(CloseCode::CloseUnsupportedVersion));
+}
+
 #[test]
 fn limits_end_the_session() {
     let over: [pb::FromPeer; 4] = [
         push(1..=5),
         push(1..=MAX_PUSH_TRANSACTIONS as u64 + 1),
         pb::Push::default().into(),
-        pb::Push { transactions: vec![pb::PushedTransaction { seq: 1, transaction: vec![0; 1001].into(), basis: 0 }] }
-            .into(),
+        pb::Push {
+            transactions: vec![pb::PushedTransaction {
+                seq: 1,
+                transaction: vec![0; 1001].into(),
+                ..Default::default()
+            }],
+        }
+        .into(),
     ];
     for message in over {
         assert_eq!(closed_with(&open_at(0).receive(message)), Some(CloseCode::CloseLimitExceeded));
@@ -156,25 +249,26 @@ enum Input {
     CaughtUp(u32, u64),
     Resync(u32),
     PutBack,
+    Ask(usize),
+    Withdraw,
     Spend(usize),
     Close,
 }
 
 fn messages() -> impl Strategy<Value = pb::FromPeer> {
-    let pushed = (0_u64..8, 0_usize..1200).prop_map(|(seq, size)| pb::PushedTransaction {
-        seq,
-        transaction: vec![0; size].into(),
-        basis: 0,
-    });
+    let pushed = (0_u64..8, 0_usize..1200, prop::bool::weighted(0.3))
+        .prop_map(|(seq, size, more)| pb::PushedTransaction { seq, transaction: vec![0; size].into(), basis: 0, more });
     prop_oneof![
         2 => (0_u32..3, 0_u64..9, 0_u64..9, any::<u64>()).prop_map(|(version, last_seq, acknowledged_seq, credit)| {
-            pb::Hello { versions: vec![version], last_seq, acknowledged_seq, credit, ..Default::default() }.into()
+            let tells_held = last_seq % 2 == 0;
+            pb::Hello { versions: vec![version], last_seq, acknowledged_seq, credit, tells_held, ..Default::default() }.into()
         }),
         6 => prop::collection::vec(pushed, 0..6).prop_map(|transactions| pb::Push { transactions }.into()),
         4 => (0_u32..9).prop_map(subscribe),
         2 => (0_u32..9).prop_map(|id| pb::Unsubscribe { id }.into()),
         2 => any::<u64>().prop_map(|bytes| pb::Credit { bytes }.into()),
         1 => Just(pb::Renew::default().into()),
+        2 => (0_u32..4, 0_usize..4, 0_u32..4).prop_map(|(ask, told, count)| pb::Held { ask, fingerprints: vec![0; told], count }.into()),
         1 => Just(pb::Close::default().into()),
     ]
 }
@@ -190,6 +284,8 @@ fn inputs() -> impl Strategy<Value = Input> {
         2 => (0_u32..9, 0_u64..9).prop_map(|(id, lsn)| Input::CaughtUp(id, lsn)),
         1 => (0_u32..9).prop_map(Input::Resync),
         1 => Just(Input::PutBack),
+        2 => (0_usize..4).prop_map(Input::Ask),
+        1 => Just(Input::Withdraw),
         1 => any::<usize>().prop_map(Input::Spend),
         1 => Just(Input::Close),
     ]
@@ -210,6 +306,11 @@ fn feed(session: &mut GatewaySession, input: Input) -> Vec<GatewayEffect> {
         Input::Refused(id) => session.refused(id, pb::RefuseCode::RefuseForbidden, String::new()),
         Input::CaughtUp(id, lsn) => session.caught_up(&[id], Lsn::new(lsn, 0)),
         Input::Resync(id) => session.resync(&[id]),
+        Input::Ask(at_most) => session.ask_held("c", 1, at_most),
+        Input::Withdraw => {
+            session.withdraw_ask();
+            Vec::new()
+        }
         Input::PutBack => {
             session.put_back();
             Vec::new()
@@ -243,6 +344,7 @@ proptest! {
                         outcome = rejected.seq;
                     }
                     GatewayEffect::Append(transactions) => for transaction in transactions {
+                        prop_assert!(!transaction.more, "only what is whole");
                         prop_assert!(transaction.seq > appended, "appended twice");
                         appended = transaction.seq;
                     },

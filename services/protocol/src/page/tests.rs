@@ -1,5 +1,7 @@
 //! What `PageWriter` writes is what the generated code means.
 
+#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
+
 use super::*;
 use crate::decode_gateway_frame;
 use proptest::prelude::*;
@@ -22,7 +24,12 @@ proptest! {
             writer.state(id, state, Lsn::new(lsn.0, lsn.1), ids);
         }
         for (id, newest, ids) in &left {
-            writer.left(id, Hlc::from_bits(*newest), ids);
+            // An even reading: by its place.
+            if newest % 2 == 0 {
+                writer.left_held(id.len() as u32, Hlc::from_bits(*newest), ids);
+            } else {
+                writer.left(id, Hlc::from_bits(*newest), ids);
+            }
         }
         prop_assert_eq!(writer.documents(), states.len() + left.len());
         let compression = if zstd { pb::Compression::Zstd } else { pb::Compression::None };
@@ -32,7 +39,7 @@ proptest! {
             collection: "flights".to_owned(),
             snapshot: Some(snapshot.into()),
             states: states.iter().map(state).collect(),
-            left: left.iter().map(|(id, _, ids)| pb::LeftKey { id: id.clone().into(), subscriptions: ids.clone() }).collect(),
+            left: left.iter().map(left_key).collect(),
             position: position.unwrap_or_default().into(),
             clock: left.iter().map(|(_, newest, _)| *newest).max().unwrap_or_default(),
         };
@@ -40,6 +47,12 @@ proptest! {
         prop_assert_eq!(read.bytes, frame.bytes);
         prop_assert_eq!(read.message, pb::FromGateway::Changes(pb::Changes { page: Some(expected), ..Default::default() }));
     }
+}
+
+fn left_key((id, newest, ids): &(Vec<u8>, u64, Vec<u32>)) -> pb::LeftKey {
+    let held = (newest % 2 == 0).then_some(id.len() as u32);
+    let id = if held.is_some() { Bytes::new() } else { id.clone().into() };
+    pb::LeftKey { id, subscriptions: ids.clone(), held }
 }
 
 fn state((id, state, lsn, subscriptions): &Doc) -> pb::State {

@@ -28,7 +28,7 @@ fn opened(hello: pb::Hello, last_seq: u64) -> PeerSession {
 }
 
 fn transaction(seq: u64) -> pb::PushedTransaction {
-    pb::PushedTransaction { seq, transaction: Bytes::from_static(&[1; 100]), basis: 0 }
+    pb::PushedTransaction { seq, transaction: Bytes::from_static(&[1; 100]), ..Default::default() }
 }
 
 fn closed_with(effects: &[PeerEffect]) -> Option<CloseCode> {
@@ -90,6 +90,66 @@ fn transactions_in_several_frames_come_out_whole() {
 }
 
 #[test]
+fn what_is_large_is_pushed_in_parts_and_what_is_small_together() {
+    let mut session = opened(pb::Hello { last_seq: 9, acknowledged_seq: 3, credit: 100, ..Default::default() }, 3);
+    session.part_bytes = 40;
+    let sized =
+        |seq, bytes: usize| pb::PushedTransaction { seq, transaction: vec![1; bytes].into(), ..Default::default() };
+    let effects = session.push(vec![sized(4, 10), sized(5, 100), sized(6, 10), sized(7, 20)]).unwrap();
+    let shape = |effect: &PeerEffect| match effect {
+        PeerEffect::Send(pb::PeerMessage { message: Some(pb::FromPeer::Push(push)) }) => {
+            push.transactions.iter().map(|one| (one.seq, one.transaction.len(), one.more)).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    let shapes: Vec<_> = effects.iter().map(shape).collect();
+    assert_eq!(
+        shapes,
+        [
+            vec![(4, 10, false), (5, 40, true)],
+            vec![(5, 40, true)],
+            vec![(5, 20, false), (6, 10, false)],
+            vec![(7, 20, false)]
+        ]
+    );
+}
+
+#[test]
+fn what_left_may_be_named_by_its_place_in_what_was_told() {
+    let mut session = opened(pb::Hello::default(), 0);
+    session.subscribe(pb::Subscribe { id: 1, ..Default::default() }).unwrap();
+    let ask = pb::AskHeld { ask: 1, collection: "c".to_owned(), salt: 7, at_most: 2 };
+    assert_eq!(session.receive(ask.clone().into(), 10), [PeerEffect::AskHeld(ask.clone())]);
+    let keys = vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")];
+    let fingerprints = keys.iter().map(|key| crate::fingerprint(7, key)).collect();
+    let told = session.tell_held(&ask, keys, 2);
+    assert_eq!(told, [send(pb::Held { ask: 1, fingerprints, count: 2 })]);
+    let page = |collection: &str, place| pb::Changes {
+        page: Some(pb::Page {
+            subscriptions: vec![1],
+            collection: collection.to_owned(),
+            left: vec![pb::LeftKey { held: Some(place), ..Default::default() }],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let effects = session.receive(page("c", 1).into(), 10);
+    let [PeerEffect::Apply { changes, .. }] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(
+        changes.page.as_ref().unwrap().left,
+        [pb::LeftKey { id: Bytes::from_static(b"b"), ..Default::default() }]
+    );
+    let caught_up = pb::CaughtUp { subscriptions: vec![1], lsn: None };
+    session.receive(caught_up.into(), 10);
+    assert_eq!(closed_with(&session.receive(page("c", 1).into(), 10)), Some(CloseCode::CloseProtocolError));
+
+    let mut session = opened(pb::Hello::default(), 0);
+    let keys = (0..3_u8).map(|key| Bytes::from(vec![key])).collect();
+    assert_eq!(session.tell_held(&ask, keys, 3), [send(pb::Held { ask: 1, fingerprints: vec![], count: 3 })]);
+    assert_eq!(closed_with(&session.receive(page("c", 0).into(), 10)), Some(CloseCode::CloseProtocolError));
+}
+
+#[test]
 fn credit_is_given_back_in_quarters() {
     let mut session = opened(pb::Hello { credit: 1000, ..Default::default() }, 0);
     assert!(session.applied(249).is_empty());
@@ -111,10 +171,12 @@ fn from_gateway() -> impl Strategy<Value = pb::FromGateway> {
         1 => (0_u32..9).prop_map(|id| pb::Subscribed { id, scope: 1 }.into()),
         1 => (0_u32..9).prop_map(|id| pb::Refused { id, ..Default::default() }.into()),
         4 => (prop::collection::vec(transaction, 0..3), prop::option::of(lsn()), any::<bool>()).prop_map(|(transactions, through, page)| {
-            let page = page.then(|| pb::Page { subscriptions: vec![1], ..Default::default() });
+            let left = vec![pb::LeftKey { held: through.is_none().then_some(0), ..Default::default() }];
+            let page = page.then(|| pb::Page { subscriptions: vec![1], left, ..Default::default() });
             pb::Changes { transactions, through: through.flatten(), page }.into()
         }),
         1 => Just(pb::Left::default().into()),
+        1 => (0_u32..4).prop_map(|ask| pb::AskHeld { ask, at_most: ask, ..Default::default() }.into()),
         2 => (0_u32..9, lsn()).prop_map(|(id, lsn)| pb::CaughtUp { subscriptions: vec![id], lsn }.into()),
         1 => (0_u32..9).prop_map(|id| pb::Resync { subscriptions: vec![id] }.into()),
         1 => Just(pb::Close::default().into()),
@@ -133,6 +195,11 @@ proptest! {
                 session.push(vec![transaction(window.next_seq)]).unwrap();
             }
             let effects = session.receive(message, 50);
+            for effect in &effects {
+                if let PeerEffect::AskHeld(ask) = effect {
+                    session.tell_held(ask, vec![Bytes::from_static(b"a")], 1);
+                }
+            }
             prop_assert!(!closed || effects.is_empty());
             closed |= effects.iter().any(|effect| matches!(effect, PeerEffect::Closed(_)));
             session.applied(50);
@@ -162,6 +229,7 @@ impl World {
             ..Default::default()
         };
         let (mut peer, effects) = PeerSession::open(hello);
+        peer.part_bytes = 50;
         let mut gateway = GatewaySession::new(limits());
         let (mut up, mut down) = (VecDeque::new(), VecDeque::new());
         let (mut up_left, mut down_left) = (to_gateway, to_peer);
@@ -226,6 +294,7 @@ impl World {
                 GatewayEffect::Subscribe(_)
                 | GatewayEffect::Unsubscribe(_)
                 | GatewayEffect::Resume
+                | GatewayEffect::Held(_)
                 | GatewayEffect::Renew(_) => {}
             }
         }
@@ -251,7 +320,12 @@ impl World {
         if let Some(window) = peer.push_window() {
             let pending = self.written.iter().zip(1_u64..).filter(|(_, seq)| *seq >= window.next_seq);
             let next: Vec<_> = pending
-                .map(|(transaction, seq)| pb::PushedTransaction { seq, transaction: transaction.clone(), basis: 0 })
+                .map(|(transaction, seq)| pb::PushedTransaction {
+                    seq,
+                    transaction: transaction.clone(),
+                    basis: 0,
+                    more: false,
+                })
                 .take(window.max_transactions)
                 .collect();
             if !next.is_empty() {
@@ -269,7 +343,9 @@ proptest! {
         for (writes, to_gateway, to_peer) in rounds {
             for _ in 0..writes {
                 let number = world.written.len() as u64;
-                world.written.push(Bytes::copy_from_slice(&number.to_be_bytes()));
+                // Some are pushed in parts, and connections break between those.
+                let copies = if number % 4 == 1 { 17 } else { 1 };
+                world.written.push(number.to_be_bytes().repeat(copies).into());
             }
             world.connect(to_gateway, to_peer);
         }
