@@ -7,6 +7,9 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PYTHON := .venv/bin/python
 TOOLS := .cache/tools
+# The simulation has flags of its own, in tests/sim/.cargo/config.toml.
+SIM_CARGO := env -u RUSTFLAGS $(CARGO)
+SIM_TARGET := --target-dir $(abspath $(TARGET_DIR))/sim
 export BIGPEER_BIN := $(abspath $(TARGET_DIR))/release/bigpeer
 
 help: ## list the targets
@@ -18,10 +21,16 @@ run: ## build and start bigpeer on its defaults (data in ./data)
 build: ## build the release binary
 	$(CARGO) build --release --locked -p bigpeer
 
-test: unit e2e ## every test; installs what the tests need
+test: unit sim-test e2e ## every test; installs what the tests need
 
 unit: ## unit, property and integration tests of every crate
 	$(CARGO) test --locked --workspace --exclude bigpeer-e2e
+
+sim-test: ## the simulator's own tests, and a few seeds
+	cd tests/sim && $(SIM_CARGO) test --locked $(SIM_TARGET)
+
+sim: ## the services under deterministic simulation, 200 seeds; SEED=7 one of them, SEEDS=200..900 others
+	cd tests/sim && $(SIM_CARGO) run --locked $(SIM_TARGET) -- $(or $(SEED),$(SEEDS),0..200)
 
 e2e: build $(PYTHON) ## end-to-end tests through the real binary
 	$(CARGO) test --release --locked -p bigpeer-e2e -- --test-threads 2
@@ -60,4 +69,4 @@ $(PYTHON): requirements.txt
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-.PHONY: help run build test unit e2e demo bench lint fmt deny fuzz ci clean
+.PHONY: help run build test unit sim-test sim e2e demo bench lint fmt deny fuzz ci clean

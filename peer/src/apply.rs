@@ -139,6 +139,7 @@ impl<'b, 'a> Batch<'b, 'a> {
         let (collection, number) = self.collection(&page.collection)?;
         let subscriptions = self.session_ids(&page.subscriptions);
         self.newest = self.newest.max(Hlc::from_bits(page.clock));
+        self.put_back(&subscriptions)?;
         for state in &page.states {
             self.page_state(&collection, number, state)?;
             if self.leaving || !self.first_syncs.is_empty() {
@@ -312,6 +313,23 @@ impl<'b, 'a> Batch<'b, 'a> {
         }
         self.let_go(lsn)?;
         self.work.forget_passed()
+    }
+
+    /// A page is for subscriptions that are catching up, maybe again: what is here is newer than their cursors now, which
+    /// stand still until the server says that they have caught up.
+    fn put_back(&mut self, subscriptions: &[SubscriptionId]) -> Result<(), PeerError> {
+        let status = &self.work.status.subscriptions;
+        if subscriptions.iter().all(|id| status.get(id).is_none_or(|status| !status.caught_up)) {
+            return Ok(());
+        }
+        // What came through before was sent to them.
+        self.advance()?;
+        for id in subscriptions {
+            if let Some(status) = self.work.status.subscriptions.get_mut(id) {
+                status.caught_up = false;
+            }
+        }
+        Ok(())
     }
 
     /// Moves the cursors of the live subscriptions to what has come through.

@@ -281,8 +281,13 @@ pub fn check_store(truth: &Truth, name: &str, stored: &BTreeMap<Place, Document>
     Ok(())
 }
 
+/// The first of each value: what stands out in a message is enough.
 fn show(object: &Object) -> String {
-    bigpeer_crdt::Value::Object(object.clone()).to_json().to_string()
+    let fields = object.iter().map(|(key, value)| {
+        let value: String = value.clone().to_json().to_string().chars().take(40).collect();
+        format!("{key}: {value}")
+    });
+    format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
 }
 
 fn show_place((collection, id): &Place) -> impl fmt::Display + use<> {

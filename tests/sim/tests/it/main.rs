@@ -1,0 +1,5 @@
+//! The simulator is tested first; then a few seeds of it.
+
+mod meta;
+mod planted;
+mod seeds;

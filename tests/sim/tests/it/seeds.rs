@@ -1,0 +1,23 @@
+//! A few seeds, and those that once found something.
+
+use bigpeer_sim::run;
+
+fn passes(seed: u64) {
+    let outcome = run::run(seed);
+    if let Some(violation) = outcome.violation {
+        panic!("seed {seed} (SEED={seed} make sim): {violation}");
+    }
+}
+
+#[test]
+#[ignore = "finds what is not mended yet"]
+fn five_seeds() {
+    (0..5).for_each(passes);
+}
+
+#[test]
+fn without_faults_everything_arrives_everywhere() {
+    let outcome = run::run_calmly(7, 5_000, |_| {});
+    assert_eq!(outcome.violation, None);
+    assert!(outcome.transactions > 20 && outcome.looks > 20, "something happened: {outcome:?}");
+}
