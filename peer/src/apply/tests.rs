@@ -112,6 +112,35 @@ async fn a_batch_is_stored_whole_with_its_cursor_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_subscription_that_is_put_back_is_not_caught_up_and_its_cursor_stands_still_until_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, signals) = open(dir.path());
+    let (id, ids) = subscribe(&store).await;
+    let mut clock = clock();
+    let through = |version: u64| {
+        let changes = pb::Changes { through: Some(Lsn::new(version, 0).into()), ..pb::Changes::default() };
+        PeerEffect::Apply { changes, bytes: 0 }
+    };
+    let unpositioned = |clock: &mut HlcClock| {
+        let mut page = page(0..1, clock, 1);
+        if let PeerEffect::Apply { changes, .. } = &mut page {
+            changes.page.as_mut().expect("a page").position = bytes::Bytes::new();
+        }
+        page
+    };
+    let status = || {
+        let status = signals.status.borrow().subscriptions[&id].clone();
+        (status.cursor, status.caught_up)
+    };
+    apply_to(&store, vec![caught_up(5), through(6), unpositioned(&mut clock)], &ids).await.expect("applies");
+    assert_eq!(status(), (Some(Lsn::new(6, 0)), false), "what is here is newer than the cursor");
+    apply_to(&store, vec![through(7)], &ids).await.expect("applies");
+    assert_eq!(status(), (Some(Lsn::new(6, 0)), false), "this was said to others");
+    apply_to(&store, vec![caught_up(8), through(9)], &ids).await.expect("applies");
+    assert_eq!(status(), (Some(Lsn::new(9, 0)), true));
+}
+
+#[tokio::test]
 async fn the_clock_moves_past_what_was_seen() {
     let dir = tempfile::tempdir().expect("a directory");
     let (store, _signals) = open(dir.path());

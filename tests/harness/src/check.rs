@@ -41,6 +41,8 @@ pub struct Reader<'a> {
     pub held: &'a Held,
     /// Documents that it wrote to in a way that the cut at its cursor does not have, or not yet.
     pub dirty: &'a BTreeSet<Place>,
+    /// Documents that it wrote to, and that may go a moment after they left: when those writes have come through.
+    pub late: &'a BTreeSet<Place>,
     /// The permissions that may be in force for it; at least one.
     pub readable: &'a [Readable],
 }
@@ -89,7 +91,11 @@ fn check_cut_under(truth: &Truth, reader: &Reader<'_>, readable: &Readable) -> R
         return Ok(());
     }
     for (place, object) in reader.held {
-        if !expected.contains(place) && !reader.dirty.contains(place) && !stays(truth, reader, place, readable) {
+        if !expected.contains(place)
+            && !reader.dirty.contains(place)
+            && !reader.late.contains(place)
+            && !stays(truth, reader, place, readable)
+        {
             let cursors: Vec<String> = reader
                 .subscriptions
                 .iter()

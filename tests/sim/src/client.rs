@@ -167,7 +167,7 @@ impl Parts {
             status.acknowledged,
             status.committed
         ));
-        let looked = record.look(&truth, &status, held);
+        let looked = record.look(&truth, &status, held, false);
         self.verdict.note(looked);
     }
 

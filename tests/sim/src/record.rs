@@ -141,7 +141,9 @@ impl Record {
     }
 
     /// Looks at what the peer holds. Checkers 4, 5 and 6.
-    pub fn look(&mut self, truth: &Truth, status: &Status, mut held: Held) -> Result<(), Violation> {
+    ///
+    /// `is_quiet`: there is nothing more to come, and no excuse.
+    pub fn look(&mut self, truth: &Truth, status: &Status, mut held: Held, is_quiet: bool) -> Result<(), Violation> {
         self.told(status);
         match self.planted {
             None => {}
@@ -172,10 +174,10 @@ impl Record {
             .collect();
         self.held = held;
         let readable: Vec<Readable> = self.grants.iter().map(|grant| grant.readable()).collect();
-        self.check(truth, &readable, check_cut)?;
+        self.check(truth, &readable, is_quiet, check_cut)?;
         self.check_whole()?;
         let ever: Vec<Readable> = self.ever_granted.iter().map(|grant| grant.readable()).collect();
-        self.check(truth, &ever, check_permitted)
+        self.check(truth, &ever, is_quiet, check_permitted)
     }
 
     /// Has a checker look at what the peer held when it was last looked at.
@@ -183,14 +185,25 @@ impl Record {
         &self,
         truth: &Truth,
         readable: &[Readable],
+        is_quiet: bool,
         checker: fn(&Truth, &Reader<'_>) -> Result<(), Violation>,
     ) -> Result<(), Violation> {
         let cursor = self.subscribed.iter().filter_map(|subscription| subscription.cursor).min().unwrap_or(Lsn::ZERO);
         let dirty = self.dirty(truth, cursor);
+        let written = self.ops.iter().filter(|_| !is_quiet).flat_map(|op| op.places.iter().cloned());
+        let late: BTreeSet<Place> = written.collect();
         let subscriptions = &self.subscribed;
         checker(
             truth,
-            &Reader { name: &self.name, site: self.site, subscriptions, held: &self.held, dirty: &dirty, readable },
+            &Reader {
+                name: &self.name,
+                site: self.site,
+                subscriptions,
+                held: &self.held,
+                dirty: &dirty,
+                late: &late,
+                readable,
+            },
         )
     }
 

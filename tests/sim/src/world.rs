@@ -327,6 +327,7 @@ impl World {
                 };
                 let is_fine = match &shown {
                     Some(document) => allows(document),
+                    None if record.ever_granted.iter().any(|grant| grant.is_everything(collection)) => true,
                     None => record.wrote(&place) || truth.versions(&place).any(|document| allows(document)),
                 };
                 if !is_fine {
@@ -399,7 +400,7 @@ impl World {
             let (status, seen) = seen.map_err(|error| Checker::GoesOn.broken(format!("{}: {error}", record.name)))?;
             record.grants = vec![client.grant];
             held.push((record.name.clone(), seen.clone()));
-            record.look(&truth, &status, seen)?;
+            record.look(&truth, &status, seen, true)?;
             let Some(site) = record.site else { continue };
             for op in &record.ops {
                 let Committed::As(seq) = op.committed else { continue };

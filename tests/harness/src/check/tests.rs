@@ -66,8 +66,15 @@ fn check_reader(
     let subscriptions = [Subscribed { plan: select("SELECT * FROM items WHERE realm = 'a'"), cursor: Some(cursor) }];
     let readable = [Readable::Matching([(place("").0, vec![select("SELECT * FROM items WHERE realm != 'c'")])].into())];
     let dirty = BTreeSet::new();
-    let reader =
-        Reader { name: "peer", site: None, subscriptions: &subscriptions, held, dirty: &dirty, readable: &readable };
+    let reader = Reader {
+        name: "peer",
+        site: None,
+        subscriptions: &subscriptions,
+        held,
+        dirty: &dirty,
+        late: &dirty,
+        readable: &readable,
+    };
     check(&author.truth, &reader).err().map(|violation| violation.checker)
 }
 
