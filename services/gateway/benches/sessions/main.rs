@@ -3,7 +3,8 @@
 //! told apart. Prints lines `name value unit beside`, separated by tabs.
 //!
 //! `BIGPEER_BENCH_DIR` says on which disk (default: the system's temporary directory), `BIGPEER_BENCH_PEERS` how many are
-//! connected at most (default 10,000; both processes need as many file descriptors), `BIGPEER_BENCH_ONLY` names one part.
+//! connected at most (default 10,000; both processes need as many file descriptors), `BIGPEER_BENCH_DOCUMENTS` how many the
+//! first sync brings (default 1,000,000), `BIGPEER_BENCH_ONLY` names one part.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +35,9 @@ fn main() {
         return runtime.block_on(peers::run());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let most = std::env::var("BIGPEER_BENCH_PEERS").map_or(10_000, |text| text.parse().unwrap());
+    let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let most = number("BIGPEER_BENCH_PEERS", 10_000);
+    let documents = number("BIGPEER_BENCH_DOCUMENTS", 1_000_000);
     let only = std::env::var("BIGPEER_BENCH_ONLY").ok();
     let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     if wanted("idle") {
@@ -51,7 +54,7 @@ fn main() {
         runtime.block_on(pushes(1_000.min(most)));
     }
     if wanted("first_sync") {
-        runtime.block_on(first_sync(1_000_000));
+        runtime.block_on(first_sync(documents));
     }
     if wanted("storm") {
         runtime.block_on(storm(1_000.min(most)));
