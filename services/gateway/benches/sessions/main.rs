@@ -41,8 +41,9 @@ fn main() {
     let only = std::env::var("BIGPEER_BENCH_ONLY").ok();
     let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     if wanted("idle") {
-        runtime.block_on(idle_and_fan_out(1_000.min(most), true));
-        runtime.block_on(idle_and_fan_out(most, false));
+        // The most first: what comes later finds memory that was given back, and measures too little of it.
+        runtime.block_on(idle_and_fan_out(most, true));
+        runtime.block_on(idle_and_fan_out(1_000.min(most), false));
     }
     if wanted("match") {
         runtime.block_on(one_among_many());
@@ -73,7 +74,7 @@ fn met(is: bool) -> &'static str {
 }
 
 /// Many subscribed to the same document: what one costs while nothing happens, and what a change costs.
-async fn idle_and_fan_out(peers: usize, has_target: bool) {
+async fn idle_and_fan_out(peers: usize, first: bool) {
     let server = Server::start().await;
     let mut document = server.author(1);
     server.append(1, &mut document, &["board"]).await;
@@ -87,8 +88,10 @@ async fn idle_and_fan_out(peers: usize, has_target: bool) {
         .tell(&Command::Connect { sites: (1000, peers), query: "SELECT * FROM board".to_owned(), each: 1 }, &server)
         .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let each = (resident() - before) / peers as f64 / 1024.0;
-    say(&format!("memory_per_idle_peer_{peers}"), each, "KiB", &format!("target ≤ 10: {}", met(each <= 10.0)));
+    if first {
+        let each = (resident() - before) / peers as f64 / 1024.0;
+        say(&format!("memory_per_idle_peer_{peers}"), each, "KiB", &format!("target ≤ 10: {}", met(each <= 10.0)));
+    }
     let (mut latencies, mut spent, mut deliveries) = (Vec::new(), 0.0, 0);
     for round in 0..20 {
         let expected = peers + 50;
@@ -102,7 +105,7 @@ async fn idle_and_fan_out(peers: usize, has_target: bool) {
         deliveries += expected;
     }
     let (p50, p99) = (percentile(&mut latencies, 50.0), percentile(&mut latencies, 99.0));
-    let target = if has_target { format!("target ≤ 25: {}", met(p99 <= 25.0)) } else { String::new() };
+    let target = if peers == 1_000 { format!("target ≤ 25: {}", met(p99 <= 25.0)) } else { String::new() };
     say(&format!("fan_out_p50_{peers}"), p50, "ms", "after it is durable");
     say(&format!("fan_out_p99_{peers}"), p99, "ms", &target);
     let each = spent * 1e6 / deliveries as f64;

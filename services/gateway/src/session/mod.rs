@@ -81,7 +81,9 @@ pub(crate) async fn run(gateway: Arc<Gateway>, app: AppId, number: u64, socket: 
     let (mut sink, mut stream) = socket.split();
     let mut machine = GatewaySession::new(gateway.context.settings.limits());
     let deadline = Instant::now() + gateway.context.settings.handshake_timeout;
-    let greeted = timeout_at(deadline, admit::handshake(&gateway, &app, number, &mut machine, &mut stream)).await;
+    // What is large and seldom is boxed: a session is idle most of its life, and there are many.
+    let handshake = Box::pin(admit::handshake(&gateway, &app, number, &mut machine, &mut stream));
+    let greeted = timeout_at(deadline, handshake).await;
     let close = match greeted {
         Ok(Ok(admitted)) => {
             let entered = admitted.app.enter(machine.site(), number);
@@ -100,7 +102,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>, app: AppId, number: u64, socket: 
     metrics::session_ended(close.code());
     tracing::debug!(session = number, code = close.code().as_str_name(), message = close.message, "session ended");
     // A peer that does not take its Close has gone.
-    let _ = timeout(FAREWELL, farewell(&mut sink, &mut stream, close)).await;
+    let _ = timeout(FAREWELL, Box::pin(farewell(&mut sink, &mut stream, close))).await;
 }
 
 /// Says why, and reads what is still under way until the peer has closed, too: a connection that is dropped with unread
@@ -201,9 +203,9 @@ impl Session {
             match event.await {
                 Event::Frame(frame) => {
                     heard = Instant::now();
-                    self.frame(frame).await;
+                    Box::pin(self.frame(frame)).await;
                 }
-                Event::Outcomes(outcomes) => self.outcomes(outcomes).await,
+                Event::Outcomes(outcomes) => Box::pin(self.outcomes(outcomes)).await,
                 Event::Writable(ready) => self.write(sink, ready),
                 Event::Flushed(flushed) => {
                     self.outbox.flushed();
@@ -254,7 +256,7 @@ impl Session {
             match scanning {
                 Some(catching_up) if may_scan => {
                     turn.come(turns).await;
-                    catching_up.next(compression).await
+                    Box::pin(catching_up.next(compression)).await
                 }
                 Some(_) | None => std::future::pending().await,
             }
