@@ -8,7 +8,7 @@ use bigpeer_types::{Clock, SystemClock};
 /// When to flush, compact and trim.
 #[derive(Clone, Debug)]
 pub struct CompactorSettings {
-    /// Flush when the overlay has this many bytes.
+    /// Flush when the overlay has this many bytes. A start replays about this much, and what came while a flush went on.
     pub flush_bytes: usize,
     /// Flush when something has been waiting in the overlay for this long.
     pub flush_after: Duration,
@@ -27,11 +27,11 @@ pub struct CompactorSettings {
 impl Default for CompactorSettings {
     fn default() -> Self {
         Self {
-            flush_bytes: 48 << 20,
+            flush_bytes: 32 << 20,
             flush_after: Duration::from_secs(10),
             tidy_after: Duration::from_secs(15),
             keep_tail: Duration::from_secs(600),
-            keep_tail_flushes: 8,
+            keep_tail_flushes: 12,
             flush_at_shutdown: false,
             clock: Arc::new(SystemClock),
         }
