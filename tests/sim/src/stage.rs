@@ -1,10 +1,11 @@
 //! `Stage`: the log and the object store under the servers, and their deaths.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bigpeer_chassis::{ApiKeySpec, Catalogue, Name};
 use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value};
-use bigpeer_harness::{Faults, FaultyLog, FaultyObjects, InlineLog, Treachery};
+use bigpeer_harness::{Checker, Faults, FaultyLog, FaultyObjects, InlineLog, Treachery, Violation};
 use bigpeer_log::embedded::disk::Disk;
 use bigpeer_log::embedded::sim_disk::{Fault, SimDisk, Unsynced};
 use bigpeer_log::{AppendEntry, EmbeddedLog, EmbeddedSettings, MemoryLog, TransactionLog};
@@ -12,6 +13,7 @@ use bigpeer_types::{AppId, Clock, Hlc, HlcClock, IdGenerator, SeededIds};
 use futures::FutureExt;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::clock::SimClock;
 use crate::grants::{Grant, collection_name};
@@ -35,6 +37,8 @@ pub struct Stage {
     /// Where the log is, if it dies with its server.
     disk: Option<SimDisk>,
     is_dead: bool,
+    /// The embedded log reads on threads of a runtime, when what it reads is not in memory.
+    outside: Runtime,
     clock: Arc<SimClock>,
     ids: Arc<SeededIds>,
     /// How the log lies to servers, to see that the checkers notice.
@@ -56,10 +60,17 @@ impl Stage {
             object_faults: Arc::new(Faults::new(seed ^ 0x0b1)),
             disk,
             is_dead: false,
+            outside: Builder::new_current_thread().build().expect("a runtime"),
             clock,
             ids,
             treachery: None,
         }
+    }
+
+    /// What the log without faults answers, asked from outside of every process.
+    pub fn at_once<T>(&self, asked: impl Future<Output = Result<T, Violation>>) -> Result<T, Violation> {
+        let _context = self.outside.enter();
+        asked.now_or_never().unwrap_or_else(|| Err(Checker::GoesOn.broken("the log does not answer at once")))
     }
 
     /// Whether the log dies with its server.

@@ -1,7 +1,6 @@
 //! `World`: all hosts of one seed. It moves time, lets the hosts run one after the other, and judges.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +12,7 @@ use bigpeer_peer::Peer;
 use bigpeer_protocol::pb::{FromGateway, change::Content};
 use bigpeer_tables::Scan;
 use bigpeer_types::{AppId, SeededIds};
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -165,7 +164,7 @@ impl World {
         if self.stage.is_embedded() {
             self.stage.revive();
             let truth = lock(&self.truth);
-            let checked = at_once(check_log(&truth, &*self.stage.log, &self.app));
+            let checked = self.stage.at_once(check_log(&truth, &*self.stage.log, &self.app));
             self.verdict.note(checked);
         }
         let (now, seed) = (self.time.now(), self.chance.random());
@@ -272,7 +271,7 @@ impl World {
         let followed = {
             let mut truth = lock(&self.truth);
             let before = truth.entries().len();
-            let followed = at_once(truth.follow(&*self.stage.log, &self.app));
+            let followed = self.stage.at_once(truth.follow(&*self.stage.log, &self.app));
             for entry in &truth.entries()[before..] {
                 let event = format_args!("log {} {}/{} {}", entry.lsn, entry.site, entry.seq, entry.is_rejection);
                 self.trace.event(now, event);
@@ -416,18 +415,13 @@ impl World {
             let stored = node.ask(stored(&serving)).map_err(|error| Checker::GoesOn.broken(error))?;
             check_store(&truth, &format!("server {number}"), &stored)?;
         }
-        at_once(check_log(&truth, &*self.stage.log, &self.app))
+        self.stage.at_once(check_log(&truth, &*self.stage.log, &self.app))
     }
 
     /// The app stops, or goes on, on every peer.
     pub fn set_works(&self, works: bool) {
         self.works.store(works, Ordering::SeqCst);
     }
-}
-
-/// What a log without faults answers.
-fn at_once<T>(asked: impl Future<Output = Result<T, Violation>>) -> Result<T, Violation> {
-    asked.now_or_never().unwrap_or_else(|| Err(Checker::GoesOn.broken("the log does not answer at once")))
 }
 
 fn distinct(queries: &[String]) -> usize {
