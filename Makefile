@@ -10,6 +10,7 @@ TOOLS := .cache/tools
 # The simulation has flags of its own, in tests/sim/.cargo/config.toml.
 SIM_CARGO := env -u RUSTFLAGS $(CARGO)
 SIM_TARGET := --target-dir $(abspath $(TARGET_DIR))/sim
+LIBCLANG := .cache/libclang
 export BIGPEER_BIN := $(abspath $(TARGET_DIR))/release/bigpeer
 
 help: ## list the targets
@@ -53,7 +54,22 @@ deny: $(TOOLS)/bin/cargo-deny ## licences and sources of dependencies
 	$(TOOLS)/bin/cargo-deny check licenses bans sources
 
 fuzz: ## each decoder against random bytes, 30 seconds each (needs a nightly toolchain)
-	scripts/fuzz.sh 30
+	tests/fuzz/run 30
+
+check-fdb: $(LIBCLANG) ## build and type-check the FoundationDB engine; needs no FoundationDB
+	$(CARGO) clippy --locked -p bigpeer-fdb-client --features client --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p bigpeer-log --features foundationdb --all-targets -- -D warnings
+	$(CARGO) test --locked -p bigpeer-fdb-client --features client
+
+test-fdb: $(LIBCLANG) ## the log's suite and the end-to-end tests on the cluster that FDB_CLUSTER_FILE names
+	@if [ -z "$${FDB_CLUSTER_FILE:-}" ]; then echo "test-fdb: skipped, FDB_CLUSTER_FILE names no cluster"; else \
+	  $(CARGO) test --locked -p bigpeer-log --features foundationdb --test fdb_cluster -- --test-threads 4 && \
+	  $(CARGO) build --release --locked -p bigpeer --features foundationdb && \
+	  $(MAKE) $(PYTHON) && \
+	  BIGPEER_E2E_FDB="$$FDB_CLUSTER_FILE" $(CARGO) test --release --locked -p bigpeer-e2e -- --test-threads 2; fi
+
+bench-fdb: $(LIBCLANG) ## appends to the cluster that FDB_CLUSTER_FILE names, beside a bare loop over the client
+	$(CARGO) bench --locked -p bigpeer-log --features foundationdb --bench fdb
 
 ci: lint deny test ## what CI runs
 
@@ -66,7 +82,14 @@ $(PYTHON): requirements.txt
 	.venv/bin/pip install --quiet --requirement requirements.txt
 	touch $@
 
+$(LIBCLANG):
+	@mkdir -p $(@D)
+	@ldconfig -p | grep -q libclang || ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 || \
+	  apt-get install --yes --no-install-recommends libclang-dev || \
+	  { echo "FoundationDB's bindings need libclang; install it (Debian: libclang-dev)"; exit 1; }
+	touch $@
+
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-.PHONY: help run build test unit sim-test sim e2e demo bench lint fmt deny fuzz ci clean
+.PHONY: help run build test unit sim-test sim e2e demo bench lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean

@@ -20,8 +20,8 @@ pub enum LogFormat {
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogSettings {
     /// What is logged: a level (error, warn, info, debug, trace) or a filter such as 'info,bigpeer_gateway=debug'
-    #[arg(long, env = "BIGPEER_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
+    #[arg(long, env = "BIGPEER_LOG_FILTER", default_value = "info", value_name = "FILTER")]
+    pub log_filter: String,
     /// How log lines look
     #[arg(long, env = "BIGPEER_LOG_FORMAT", value_enum, default_value_t, value_name = "FORMAT")]
     pub log_format: LogFormat,
@@ -32,8 +32,8 @@ pub struct LogSettings {
 /// # Errors
 /// When the filter cannot be understood.
 pub fn init_logs(settings: &LogSettings) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&settings.log)
-        .map_err(|error| format!("--log '{}' is not a log filter ({error}); try 'info'", settings.log))?;
+    let filter = EnvFilter::try_new(&settings.log_filter)
+        .map_err(|error| format!("--log-filter '{}' is not a log filter ({error}); try 'info'", settings.log_filter))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -147,6 +147,10 @@ pub trait TransactionLog: Send + Sync + fmt::Debug {
     /// When the log cannot be written; the trim may or may not have happened, and may be repeated.
     async fn trim(&self, app: &AppId, through: Lsn) -> Result<(), ReadError>;
 
+    /// Stops taking appends, and returns when what was accepted is done and the log may be opened again. By default there is
+    /// nothing to do.
+    async fn close(&self) {}
+
     /// The metadata space.
     fn metadata(&self) -> &dyn Metadata;
 }

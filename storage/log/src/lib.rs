@@ -1,8 +1,8 @@
 //! The transaction log: one contract, its engines, and the suite that every engine passes.
 //!
 //! Everything that is acknowledged to a device or an HTTP client is promised by this crate. [`TransactionLog`] is the
-//! contract; [`MemoryLog`] keeps it for as long as the process lives, [`EmbeddedLog`] on a local disk. The log does not
-//! know what a document is: payloads are bytes to it.
+//! contract; [`MemoryLog`] keeps it for as long as the process lives, [`EmbeddedLog`] on a local disk, `FdbLog` (feature
+//! `foundationdb`) in a cluster. The log does not know what a document is: payloads are bytes to it.
 
 #![warn(missing_docs)]
 

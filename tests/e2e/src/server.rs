@@ -34,6 +34,15 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// With `BIGPEER_E2E_FDB` (see `make test-fdb`) each data directory has a log of its own in that FoundationDB cluster.
+fn log_of(data_dir: &Path) -> Option<String> {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let cluster_file = std::env::var("BIGPEER_E2E_FDB").ok()?;
+    let mut hasher = DefaultHasher::new();
+    data_dir.hash(&mut hasher);
+    Some(format!("--log=fdb:{cluster_file}#e2e{:016x}", hasher.finish()))
+}
+
 /// A port that was free a moment ago; kept over restarts, so that peers find the server again.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
@@ -74,6 +83,7 @@ impl Server {
             .arg("--data-dir")
             .arg(&self.data_dir)
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(log_of(&self.data_dir))
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

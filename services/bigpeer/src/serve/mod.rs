@@ -8,6 +8,7 @@
 
 mod admin;
 mod dev;
+mod log;
 mod stores;
 mod welcome;
 
@@ -23,7 +24,7 @@ use bigpeer_chassis::{
     Catalogue, Health, LogSettings, Metrics, Shutdown, finish_router, init_logs, shutdown_on_signals,
 };
 use bigpeer_gateway::{GatewayContext, GatewaySettings};
-use bigpeer_log::{EmbeddedLog, EmbeddedSettings, TransactionLog};
+use bigpeer_log::TransactionLog;
 use bigpeer_sql::{SqlContext, SqlSettings};
 use bigpeer_tables::{LocalObjects, Stores};
 use bigpeer_types::{Clock, IdGenerator, RandomIds, SystemClock};
@@ -32,6 +33,7 @@ use tokio::net::TcpListener;
 
 use crate::failure::Failure;
 use admin::AdminContext;
+use log::LogChoice;
 use stores::AppStores;
 
 /// How long requests and sessions get to end after a shutdown was asked for.
@@ -54,6 +56,10 @@ pub(crate) struct ServeArgs {
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, env = "BIGPEER_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDR:PORT")]
     listen: String,
+    /// The transaction log: 'embedded', below the data directory and for one process, or 'fdb:' and the path of the cluster
+    /// file of a FoundationDB cluster
+    #[arg(long, env = "BIGPEER_LOG", default_value = "embedded", value_name = "LOG")]
+    log: LogChoice,
     /// Do not make a tenant, an app, an API key and an admin token for development
     #[arg(long, env = "BIGPEER_NO_DEV", value_parser = clap::builder::BoolishValueParser::new())]
     no_dev: bool,
@@ -66,7 +72,7 @@ pub(crate) struct ServeArgs {
 
 /// What all roles share.
 struct Parts {
-    log: Arc<EmbeddedLog>,
+    log: Arc<dyn TransactionLog>,
     catalogue: Arc<Catalogue>,
     stores: Arc<AppStores>,
     clock: Arc<dyn Clock>,
@@ -80,7 +86,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     init_logs(&args.logs)?;
     let shutdown = Shutdown::new();
     shutdown_on_signals(shutdown.clone()).map_err(|error| Failure::new(format!("no signal handling: {error}")))?;
-    let parts = open(&args.data_dir, shutdown.clone()).await?;
+    let parts = open(&args, shutdown.clone()).await?;
     let listener = TcpListener::bind(&args.listen).await;
     let listener = listener.map_err(|error| {
         Failure::new(format!("cannot listen on {}: {error}; choose another with --listen", args.listen))
@@ -104,23 +110,21 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn open(data_dir: &Path, shutdown: Shutdown) -> Result<Parts, Failure> {
+async fn open(args: &ServeArgs, shutdown: Shutdown) -> Result<Parts, Failure> {
     let metrics = Metrics::install();
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdGenerator>) = (Arc::new(SystemClock), Arc::new(RandomIds));
-    let (log_dir, objects_dir) = (data_dir.join("log"), data_dir.join("objects"));
+    let objects_dir = args.data_dir.join("objects");
+    let log = log::open(&args.log, &args.data_dir.join("log")).await?;
     let opened = tokio::task::spawn_blocking(move || {
-        private_dir(&log_dir)?;
         private_dir(&objects_dir)?;
-        let log = EmbeddedLog::open(&log_dir, EmbeddedSettings::default()).map_err(|error| error.to_string())?;
         let objects = LocalObjects::open(&objects_dir)
             .map_err(|error| format!("cannot open {}: {error}", objects_dir.display()))?;
-        Ok::<_, String>((Arc::new(log), Arc::new(objects)))
+        Ok::<_, String>(Arc::new(objects))
     });
-    let (log, objects) = opened.await.map_err(|error| Failure::new(error.to_string()))??;
-    let shared: Arc<dyn TransactionLog> = Arc::clone(&log) as _;
-    let catalogue = Catalogue::open(Arc::clone(&shared), Arc::clone(&clock), Arc::clone(&ids)).await;
+    let objects = opened.await.map_err(|error| Failure::new(error.to_string()))??;
+    let catalogue = Catalogue::open(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids)).await;
     let catalogue = catalogue.map_err(|error| Failure::new(error.to_string()))?;
-    let stores = AppStores::new(Arc::clone(&catalogue), shared, objects);
+    let stores = AppStores::new(Arc::clone(&catalogue), Arc::clone(&log), objects);
     Ok(Parts { log, catalogue, stores, clock, ids, metrics, shutdown })
 }
 
@@ -134,7 +138,7 @@ fn private_dir(path: &Path) -> Result<(), String> {
 }
 
 fn router(parts: &Parts, token_ttl_secs: u64) -> Result<Router, Failure> {
-    let log: Arc<dyn TransactionLog> = Arc::clone(&parts.log) as _;
+    let log = Arc::clone(&parts.log);
     let stores: Arc<dyn Stores> = Arc::clone(&parts.stores) as _;
     let (catalogue, clock, ids) = (&parts.catalogue, &parts.clock, &parts.ids);
     let sql = SqlContext::new(Arc::clone(&stores), Arc::clone(catalogue), SqlSettings::default());

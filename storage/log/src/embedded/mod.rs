@@ -283,6 +283,11 @@ impl TransactionLog for EmbeddedLog {
         answer.await.unwrap_or_else(|_| Err(ReadError::Unavailable { reason: self.closed() }))
     }
 
+    async fn close(&self) {
+        // The one of the type itself.
+        Self::close(self).await;
+    }
+
     fn metadata(&self) -> &dyn Metadata {
         self
     }

@@ -179,6 +179,11 @@ impl TransactionLog for FdbLog {
         trimming::trim(&self.core, app, through).await
     }
 
+    async fn close(&self) {
+        // The one of the type itself.
+        Self::close(self).await;
+    }
+
     fn metadata(&self) -> &dyn Metadata {
         self
     }
