@@ -35,6 +35,10 @@ sim: ## the services under deterministic simulation, 200 seeds; SEED=7 one of th
 
 e2e: build $(PYTHON) ## end-to-end tests through the real binary
 	$(CARGO) test --release --locked -p bigpeer-e2e -- --test-threads 2
+	$(PYTHON) scripts/contract.py --examples 30
+
+contract: build $(PYTHON) ## whether a running server keeps what its OpenAPI description promises
+	$(PYTHON) scripts/contract.py
 
 demo: build $(PYTHON) ## the story on real data: two devices, SQL and DuckDB on 336,776 flights
 	$(PYTHON) scripts/demo.py
@@ -92,4 +96,4 @@ $(LIBCLANG):
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-.PHONY: help run build test unit sim-test sim e2e demo bench lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean
+.PHONY: help run build test unit sim-test sim e2e contract demo bench lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean

@@ -120,10 +120,45 @@ pub(crate) fn post(id: &str, summary: &str, request: &str, response: &str, error
             "operationId": id,
             "summary": summary,
             "parameters": [{ "$ref": "#/components/parameters/TransactionId" }],
-            "requestBody": { "required": true, "content": { "application/json": { "schema": schema(request) } } },
+            "requestBody": {
+                "required": true,
+                "content": { "application/json": { "schema": schema(request), "examples": examples(request) } }
+            },
             "responses": responses
         }
     })
+}
+
+/// Requests that are answered 200 when there is a collection `people` with a document 1.
+fn examples(request: &str) -> Value {
+    let all = match request {
+        "QueryRequest" => vec![
+            json!({ "statement": "SELECT * FROM people WHERE name = :name", "args": { "name": "Ada" } }),
+            json!({ "statement": "SELECT name, COUNT(*) AS n FROM people GROUP BY name ORDER BY n DESC LIMIT 10" }),
+            json!({ "statement": "UPDATE people SET seen = clock() WHERE _id = 1 RETURNING *" }),
+            json!({ "statement": "INSERT INTO people DOCUMENTS (:d)", "args": { "d": { "name": "Eve", "tags": ["x"] } } }),
+            json!({ "statement": "EXPLAIN SELECT * FROM people WHERE _id = 1" }),
+        ],
+        "TransactionRequest" => vec![json!({ "statements": [
+            { "statement": "UPDATE people APPLY visits INCREMENT BY 1 WHERE _id = 1" },
+            { "statement": "SELECT visits FROM people WHERE _id = :id", "args": { "id": 1 } }
+        ] })],
+        "FindRequest" => vec![
+            json!({ "collection": "people", "query": "true", "limit": 5, "sort": [{ "property": "name", "direction": "asc" }] }),
+            json!({ "collection": "people", "query": "_id == $args.id", "args": { "id": 1 }, "serializedAs": "latestValuesAndTypes" }),
+            json!({ "collection": "people", "query": "name == 'Ada'", "describe": true }),
+        ],
+        "FindByIdRequest" => vec![json!({ "collection": "people", "id": 1 })],
+        "CountRequest" => vec![json!({ "collection": "people", "query": "starts_with(name, 'A')" })],
+        "WriteRequest" => vec![json!({ "commands": [
+            { "method": "upsert", "collection": "people", "id": 1, "value": { "name": "Ada" }, "valueTypeOverrides": { "visits": "counter" } },
+            { "method": "update", "collection": "people", "query": "_id == 1", "commands": [{ "method": "increment", "path": "visits", "value": 1 }] },
+            { "method": "remove", "collection": "people", "query": "name == 'nobody'" }
+        ] })],
+        _ => Vec::new(),
+    };
+    let named = all.into_iter().zip(1..).map(|(value, number)| (format!("example{number}"), json!({ "value": value })));
+    named.collect::<Map<_, _>>().into()
 }
 
 /// The description of this description.
@@ -170,8 +205,7 @@ fn arguments() -> Value {
 }
 
 fn dql_schemas() -> Value {
-    let statement =
-        json!({ "type": "string", "maxLength": MAX_STATEMENT_BYTES, "description": "One statement of DQL." });
+    let statement = json!({ "type": "string", "description": format!("One statement of DQL, of at most {MAX_STATEMENT_BYTES} bytes.") });
     let codes: Vec<&str> = ErrorCode::ALL.into_iter().map(ErrorCode::as_str).collect();
     let code = json!({ "type": "string", "enum": codes });
     let position =

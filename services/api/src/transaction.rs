@@ -185,6 +185,12 @@ impl Session<'_> {
         while let Some(next) = wanted {
             let readable = self.readable(&next.collection)?;
             if system::is_virtual(&next.collection) {
+                if !matches!(*readable, Allowed::Everything) {
+                    // Conditions are about documents, and these are none.
+                    let message =
+                        format!("this key may not read the collection '{}', only parts of it", next.collection);
+                    return Err(ApiError::new(ErrorCode::Forbidden, message));
+                }
                 for row in system::rows(self, view.snapshot(), &next.collection).await? {
                     run.push_row(&row).map_err(|error| refused(&error))?;
                 }

@@ -49,3 +49,40 @@ fn every_function_is_in_the_guide() {
         assert!(GUIDE.contains(aggregate.name()), "{}", aggregate.name());
     }
 }
+
+/// The text of every Rust file below `folder`.
+fn sources(folder: &std::path::Path, into: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push_str(&std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_guide_names_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut code = String::new();
+    for folder in ["src", "tests", "../../services/api/src/tests"] {
+        sources(&root.join(folder), &mut code);
+    }
+    let table = GUIDE.split("## The reference, line by line").nth(1).unwrap();
+    let mut found = 0;
+    for row in table.lines().filter(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+        for name in cells.last().unwrap().split('`').skip(1).step_by(2) {
+            let (module, function) = name.rsplit_once("::").unwrap_or(("", name));
+            let there = if function == "*" || module == "properties" {
+                code.contains(&format!("mod {}", name.trim_end_matches("::*").rsplit("::").next().unwrap()))
+            } else {
+                code.contains(&format!("fn {function}("))
+            };
+            assert!(there, "{name}");
+            found += 1;
+        }
+    }
+    assert!(found > 40, "{found}");
+}

@@ -224,3 +224,17 @@ fn strict_mode() {
     );
     assert!(store.error("SELECT * FROM COLLECTION c (o MAP, o COUNTER)").contains("declared twice"));
 }
+
+#[test]
+fn attachments() {
+    let token = json!({"id": "ab".repeat(32), "len": 5, "metadata": {"name": "a.jpg"}});
+    for mut store in [Store::new(), Store::strict()] {
+        let typed = "COLLECTION c (photo ATTACHMENT)";
+        let insert = format!("INSERT INTO {typed} DOCUMENTS (:d)");
+        store.run_with(&insert, json!({"d": {"_id": 1, "photo": token}})).unwrap();
+        let parts = format!("SELECT photo.id, photo.len, photo.metadata.name FROM {typed} WHERE photo.len < 6");
+        assert_eq!(store.run(&parts), [json!({"id": "ab".repeat(32), "len": 5, "name": "a.jpg"})]);
+        assert_eq!(store.run(&format!("SELECT photo FROM {typed}")), [json!({"photo": token})]);
+        assert!(store.error(&format!("UPDATE {typed} SET photo = 'x'")).contains("expected a token"));
+    }
+}
