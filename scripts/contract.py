@@ -52,7 +52,10 @@ def check(url, key, examples):
         "--checks", ",".join(CHECKS), "--max-examples", str(examples), "--phases", "examples,coverage,fuzzing",
         "--seed", "7", "--generation-database", "none", "--suppress-health-check", "all", "--request-timeout", "60",
     ]
-    return subprocess.run(command).returncode
+    # It keeps what it found in the folder where it runs.
+    folder = ROOT / ".cache" / "contract-report"
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.run(command, cwd=folder).returncode
 
 
 def main():
