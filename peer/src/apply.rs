@@ -385,6 +385,8 @@ impl<'b, 'a> Batch<'b, 'a> {
             };
             self.reset(Lsn::ZERO, collection, *number, id, base)?;
         }
+        let code = rejected.code().as_str_name();
+        self.work.add_rejection((rejected.seq, code, &rejected.message), &documents)?;
         if rejected.incomplete {
             self.distrust(documents.iter().map(|(collection, _, _)| collection))?;
         }

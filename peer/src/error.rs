@@ -68,6 +68,9 @@ pub enum PeerError {
     /// There is no such subscription.
     #[error("there is no subscription {0}")]
     NoSubscription(u64),
+    /// The server does not have the attachment (yet), or the document does not hold it, or may not be read.
+    #[error("the attachment cannot be had: {0}")]
+    NoAttachment(String),
     /// The URL of the server cannot be used.
     #[error("'{0}' is not a usable server URL; expected http://HOST:PORT, https://…, ws://… or wss://…")]
     Url(String),
@@ -103,7 +106,7 @@ impl PeerError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::StoreInUse(_) => true,
+            Self::Unreachable(_) | Self::StoreInUse(_) | Self::NoAttachment(_) => true,
             Self::NotAStore { .. }
             | Self::Store(_)
             | Self::Io { .. }

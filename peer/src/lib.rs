@@ -41,7 +41,9 @@
 //! | [`Peer::subscribe`], [`Peer::unsubscribe`] | what the server is to send; kept in the store |
 //! | [`Peer::login`], [`Peer::connect`], [`Peer::disconnect`] | the session |
 //! | [`Peer::status`], [`Peer::watch_status`], [`Peer::events`] | where things stand, and what must not be missed |
-//! | [`Peer::wait_connected`], [`Peer::wait_pushed`], [`Peer::wait_caught_up`], [`Peer::wait_for`] | waiting without polling |
+//! | [`Peer::write_status`], [`Peer::rejections`], [`Peer::dismiss_rejection`] | what became of each write |
+//! | [`Peer::attach`], [`Peer::attach_bytes`], [`Peer::fetch_attachment`], [`Peer::attachment`], [`Peer::evict_attachments`] | blobs beside documents |
+//! | [`Peer::wait_connected`], [`Peer::wait_pushed`], [`Peer::wait_caught_up`], [`Peer::wait_for`], [`Peer::wait_written`], [`Peer::wait_uploaded`] | waiting without polling |
 //! | [`Uploader::connect`], [`Uploader::push`], [`Uploader::wait_acknowledged`] | bulk writing without a store |
 //!
 //! Dropping any of the futures is safe: what was begun is done whole, or not at all.
@@ -49,6 +51,7 @@
 #![warn(missing_docs)]
 
 mod apply;
+mod attachments;
 mod error;
 mod local;
 mod network;
@@ -61,7 +64,8 @@ mod status;
 mod store;
 mod uploader;
 
-pub use bigpeer_crdt::{DocId, Object, Value};
+pub use attachments::{Fetch, FetchProgress};
+pub use bigpeer_crdt::{Attachment, DocId, Object, Value};
 pub use bigpeer_dql::Params;
 pub use error::PeerError;
 pub use local::{QueryResult, WriteTransaction};
@@ -69,5 +73,5 @@ pub use network::{Network, SystemNetwork, Wire};
 pub use observe::{LiveQuery, LiveResult};
 pub use peer::Peer;
 pub use settings::{ConnectSettings, Credentials, PeerSettings, Secret};
-pub use status::{Connection, PeerEvent, Status, SubscriptionId, SubscriptionStatus};
+pub use status::{Connection, PeerEvent, Rejection, Status, SubscriptionId, SubscriptionStatus, WriteStatus};
 pub use uploader::{Acknowledged, Uploader, UploaderState};

@@ -244,8 +244,9 @@ impl<'w, 'a> WriteTransaction<'w, 'a> {
             HlcClock::new(bigpeer_types::SiteId::new(0), bigpeer_types::Hlc::ZERO, Arc::clone(&self.evaluation.clock));
         let mutation = run.finish(&mut scratch).map_err(dql)?;
         let mut result = QueryResult::default();
+        let subscribed = self.subscriptions_to(&collection)?;
         for id in mutation.mutated {
-            if self.is_subscribed(&collection, number, &id)? {
+            if self.is_matched(&subscribed, number, &id)? {
                 result.warnings.push(format!("{id:?} is subscribed to, and stays; unsubscribe first"));
                 continue;
             }
@@ -261,18 +262,26 @@ impl<'w, 'a> WriteTransaction<'w, 'a> {
         Ok(result)
     }
 
-    /// Whether a subscription matches the document: the server counts on it being here.
-    fn is_subscribed(&self, collection: &CollectionName, number: i64, id: &DocId) -> Result<bool, PeerError> {
-        let tables = self.work.tables();
-        let Some(state) = tables.document(number, id.as_key())? else { return Ok(false) };
-        let document = decode(&state)?;
-        for subscription in tables.subscriptions()? {
+    /// The plans of the subscriptions to a collection.
+    fn subscriptions_to(&self, collection: &CollectionName) -> Result<Vec<SelectPlan>, PeerError> {
+        let mut plans = Vec::new();
+        for subscription in self.work.tables().subscriptions()? {
             let plan = self.evaluation.select(&subscription.query, &parse_arguments(&subscription.arguments)?)?;
-            if plan.collection() == collection && plan.matches(id, &document) {
-                return Ok(true);
+            if plan.collection() == collection {
+                plans.push(plan);
             }
         }
-        Ok(false)
+        Ok(plans)
+    }
+
+    /// Whether one of these subscriptions matches the document: the server counts on it being here.
+    fn is_matched(&self, subscriptions: &[SelectPlan], number: i64, id: &DocId) -> Result<bool, PeerError> {
+        if subscriptions.is_empty() {
+            return Ok(false);
+        }
+        let Some(state) = self.work.tables().document(number, id.as_key())? else { return Ok(false) };
+        let document = decode(&state)?;
+        Ok(subscriptions.iter().any(|plan| plan.matches(id, &document)))
     }
 
     /// Joins a delta into the store and into what will be pushed.

@@ -1,19 +1,22 @@
 //! `Peer`: the handle that an app holds.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bigpeer_crdt::Value;
+use bigpeer_crdt::{Attachment, DocId, Object, Value};
 use bigpeer_dql::QueryType;
 use bigpeer_types::{CollectionName, Lsn, SiteId};
+use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
-use crate::local::{Evaluation, WriteTransaction, parse, run_select};
+use crate::attachments::{Attachments, Fetch};
+use crate::local::{Evaluation, WriteTransaction, parse, parse_arguments, run_select};
 use crate::session::{Background, login_into};
 use crate::signals::Signals;
 use crate::store::{Durability, Store, blocking};
 use crate::{
-    ConnectSettings, Connection, LiveQuery, Params, PeerError, PeerEvent, PeerSettings, QueryResult, Status,
-    SubscriptionId,
+    ConnectSettings, Connection, LiveQuery, Params, PeerError, PeerEvent, PeerSettings, QueryResult, Rejection, Status,
+    SubscriptionId, WriteStatus,
 };
 
 /// A Small Peer: a local store, and its session with a bigpeer. Cheap to clone; all clones are the same peer.
@@ -24,6 +27,7 @@ pub struct Peer {
     evaluation: Evaluation,
     settings: Arc<PeerSettings>,
     background: Arc<Background>,
+    attachments: Attachments,
 }
 
 impl Peer {
@@ -37,7 +41,9 @@ impl Peer {
         let (dir, of_store) = (settings.store_dir.clone(), Arc::clone(&signals));
         let store = blocking(move || Store::open(&dir, of_store)).await??;
         let evaluation = Evaluation::new(&settings);
-        Ok(Self { store, signals, evaluation, settings: Arc::new(settings), background: Arc::default() })
+        let attachments = Attachments::open(store.clone(), Arc::clone(&signals), &settings).await?;
+        let background = Arc::default();
+        Ok(Self { store, signals, evaluation, settings: Arc::new(settings), background, attachments })
     }
 
     /// Ends the session and closes the store. Other clones of the peer answer [`PeerError::Closed`] from then on.
@@ -134,6 +140,15 @@ impl Peer {
         self.store.write(Durability::Power, move |work| work.remove_subscription(id)).await
     }
 
+    /// The queries that are subscribed to, with their arguments: what [`Self::observe`] takes, too.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn subscribed(&self) -> Result<Vec<(String, Params)>, PeerError> {
+        let stored = self.store.read(|tables| tables.subscriptions()).await?.into_iter();
+        stored.map(|one| Ok((one.query, parse_arguments(&one.arguments)?))).collect()
+    }
+
     /// The collections that ever had a document here.
     ///
     /// # Errors
@@ -159,6 +174,7 @@ impl Peer {
     pub async fn connect(&self, settings: ConnectSettings) -> Result<(), PeerError> {
         self.disconnect().await;
         crate::session::prepare(&self.store, &settings).await?;
+        self.attachments.start(&settings);
         self.background.start(
             self.store.clone(),
             Arc::clone(&self.signals),
@@ -171,8 +187,91 @@ impl Peer {
 
     /// Ends the background session and waits for its end. What is not pushed stays queued.
     pub async fn disconnect(&self) {
+        self.attachments.stop().await;
         self.background.stop().await;
         self.signals.set_connection(Connection::Offline);
+    }
+
+    /// Copies a file into the store as an attachment, and answers its token for a document: pass [`Attachment::to_value`]
+    /// for a field that the statement declares `ATTACHMENT`. The blob is sent to the server in the background, whenever there
+    /// is a session; documents do not wait for it. `metadata` is for whoever reads the token: a name, a media type.
+    ///
+    /// # Errors
+    /// When the file cannot be read or the store cannot be written.
+    pub async fn attach(&self, file: impl AsRef<Path> + Send, metadata: Object) -> Result<Attachment, PeerError> {
+        self.attachments.attach_file(file.as_ref(), metadata).await
+    }
+
+    /// [`Self::attach`], for bytes in memory.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub async fn attach_bytes(
+        &self,
+        content: impl Into<Bytes> + Send,
+        metadata: Object,
+    ) -> Result<Attachment, PeerError> {
+        self.attachments.attach_bytes(content.into(), metadata).await
+    }
+
+    /// Gets the attachment of a document: at once when it is here, else from the server, which gives it to whoever may read
+    /// the document. Goes on where an earlier fetch was broken off.
+    #[must_use]
+    pub fn fetch_attachment(&self, collection: &CollectionName, id: &DocId, attachment: &Attachment) -> Fetch {
+        self.attachments.fetch(collection.as_str(), id, attachment)
+    }
+
+    /// The file of an attachment, if it is here. Nothing is asked of the server.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn attachment(&self, attachment: &Attachment) -> Result<Option<PathBuf>, PeerError> {
+        self.attachments.local(attachment.sha256).await
+    }
+
+    /// Removes attachments that the server has, least recently used first, until at most `keep_bytes` of attachments are
+    /// left. Answers how many bytes went. They can be fetched again.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn evict_attachments(&self, keep_bytes: u64) -> Result<u64, PeerError> {
+        self.attachments.evict(keep_bytes, None).await
+    }
+
+    /// What became of a local transaction, by its sequence number ([`QueryResult::seq`]).
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn write_status(&self, seq: u64) -> Result<WriteStatus, PeerError> {
+        let status = self.status();
+        let (Some(site), true) = (status.site, (1..=status.committed).contains(&seq)) else {
+            return Ok(WriteStatus::Unknown);
+        };
+        if seq > status.acknowledged {
+            return Ok(WriteStatus::Waiting);
+        }
+        let found = self.store.read(move |tables| Ok((tables.rejection_of(site, seq)?, tables.lsn_of(seq)?)));
+        Ok(match found.await? {
+            (Some(rejection), _) => WriteStatus::Rejected(rejection),
+            (None, lsn) => WriteStatus::Durable { lsn: lsn.or(status.acknowledged_lsn).unwrap_or(Lsn::ZERO) },
+        })
+    }
+
+    /// The local transactions that the server rejected and that were not dismissed, oldest first. They are kept in the
+    /// store, so that an app that was not running then can still tell whoever made the change.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn rejections(&self) -> Result<Vec<Rejection>, PeerError> {
+        self.store.read(|tables| tables.rejections()).await
+    }
+
+    /// Takes note of a rejection: [`Self::rejections`] does not tell it again. Says whether there was one of this number.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn dismiss_rejection(&self, number: u64) -> Result<bool, PeerError> {
+        self.store.write(Durability::Power, move |work| work.dismiss_rejection(number)).await
     }
 
     /// Where things stand.
@@ -209,6 +308,23 @@ impl Peer {
     pub async fn wait_pushed(&self) -> Result<Option<Lsn>, PeerError> {
         let target = self.status().committed;
         self.wait(|status| (status.acknowledged >= target).then_some(Ok(status.acknowledged_lsn))).await
+    }
+
+    /// Waits until the server has answered for a local transaction, by its sequence number; answers what it said.
+    ///
+    /// # Errors
+    /// As [`Self::wait_connected`].
+    pub async fn wait_written(&self, seq: u64) -> Result<WriteStatus, PeerError> {
+        self.wait(|status| (seq > status.committed || status.acknowledged >= seq).then_some(Ok(()))).await?;
+        self.write_status(seq).await
+    }
+
+    /// Waits until the server has every attachment of this store, or has said that it never will.
+    ///
+    /// # Errors
+    /// As [`Self::wait_connected`].
+    pub async fn wait_uploaded(&self) -> Result<(), PeerError> {
+        self.wait(|status| (status.uploads == 0).then_some(Ok(()))).await
     }
 
     /// Waits until the subscription has everything that the server had when it was asked, in this session. Answers up to

@@ -17,6 +17,8 @@ pub struct PeerSettings {
     /// DQL's strict mode: objects are written whole, as one value. Off: key by key, so that concurrent changes of
     /// different keys merge.
     pub strict: bool,
+    /// Bytes of attachments above which the least recently used go. Those that the server does not have yet stay.
+    pub attachment_cache_bytes: u64,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
     /// Where ids of documents inserted without `_id`, and the jitter of reconnecting, come from.
@@ -27,7 +29,13 @@ impl PeerSettings {
     /// The machine's clock and randomness, not strict.
     #[must_use]
     pub fn new(store_dir: impl Into<PathBuf>) -> Self {
-        Self { store_dir: store_dir.into(), strict: false, clock: Arc::new(SystemClock), ids: Arc::new(RandomIds) }
+        Self {
+            store_dir: store_dir.into(),
+            strict: false,
+            attachment_cache_bytes: 1 << 30,
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(RandomIds),
+        }
     }
 }
 

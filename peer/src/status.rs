@@ -82,6 +82,10 @@ pub struct Status {
     pub acknowledged: u64,
     /// An LSN at or after all of those: a reader that waits for it sees them.
     pub acknowledged_lsn: Option<Lsn>,
+    /// Attachments of this store that the server is not known to have.
+    pub uploads: u64,
+    /// Rejected transactions that the app has not taken note of; see [`Peer::rejections`](crate::Peer::rejections).
+    pub rejections: u64,
     /// The subscriptions.
     pub subscriptions: BTreeMap<SubscriptionId, SubscriptionStatus>,
 }
@@ -92,6 +96,37 @@ impl Status {
     pub fn is_connected(&self) -> bool {
         self.connection == Connection::Connected
     }
+}
+
+/// What became of a local transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WriteStatus {
+    /// This store never had it.
+    Unknown,
+    /// It is on disk here, and the server has not answered for it.
+    Waiting,
+    /// It is durable at the server: whoever reads at or after `lsn` sees it.
+    Durable {
+        /// A position at or after it.
+        lsn: Lsn,
+    },
+    /// The server rejected it; it is undone here.
+    Rejected(Rejection),
+}
+
+/// A local transaction that the server rejected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejection {
+    /// Names it in this store, for [`Peer::dismiss_rejection`](crate::Peer::dismiss_rejection).
+    pub number: u64,
+    /// Which transaction.
+    pub seq: u64,
+    /// The protocol's name of the reason.
+    pub code: String,
+    /// What the server said.
+    pub message: String,
+    /// The documents that it had changed.
+    pub documents: Vec<(CollectionName, DocId)>,
 }
 
 /// Something that happened to the peer, and that its app may have to tell a person.
@@ -120,6 +155,18 @@ pub enum PeerEvent {
         message: String,
         /// The documents that it had changed.
         documents: Vec<(CollectionName, DocId)>,
+    },
+    /// The server has an attachment of this store.
+    AttachmentUploaded {
+        /// Its id.
+        id: String,
+    },
+    /// The server will never take an attachment of this store, or it is not in the store any more; it is not tried again.
+    AttachmentFailed {
+        /// Its id.
+        id: String,
+        /// Why.
+        reason: String,
     },
     /// A subscription has everything.
     CaughtUp {

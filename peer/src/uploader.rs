@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::session::{After, Backoff, Endpoint, Link, after_close, log_in, refresh, told};
+use crate::session::{After, Backoff, Endpoint, Link, after_close, device, log_in, refresh, told};
 use crate::{ConnectSettings, Credentials, PeerError, Secret};
 
 /// Bytes of transactions that are pushed and not acknowledged; a push beyond waits.
@@ -190,7 +190,7 @@ impl Pump {
             versions: vec![VERSION],
             site: self.site.get(),
             access_token: token.reveal().to_owned(),
-            device: Some(pb::Device { name: self.settings.device.clone(), ..pb::Device::default() }),
+            device: Some(device(&self.settings)),
             // An uploader keeps no count of its own: the log's is the truth.
             last_seq: u64::MAX,
             acknowledged_seq: acknowledged,

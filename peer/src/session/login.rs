@@ -44,6 +44,11 @@ impl Endpoint {
         Ok((host, url.port_or_known_default().ok_or_else(bad)?))
     }
 
+    /// The address of what is below the app's.
+    pub(crate) fn http(&self, below: &str) -> String {
+        format!("{}/{}/{below}", self.http, self.app)
+    }
+
     fn auth(&self, what: &str) -> String {
         format!("{}/{}/auth/{what}", self.http, self.app)
     }

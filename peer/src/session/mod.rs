@@ -9,6 +9,7 @@ mod run;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bigpeer_protocol::pb;
 use bigpeer_types::SiteId;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -111,4 +112,14 @@ async fn adopt(store: &Store, settings: &ConnectSettings, login: Login) -> Resul
         work.set_token(&login.token)
     };
     store.write(Durability::Power, change).await
+}
+
+/// What a list of connected devices says of this one.
+pub(crate) fn device(settings: &ConnectSettings) -> pb::Device {
+    pb::Device {
+        name: settings.device.clone(),
+        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        software: concat!("bigpeer-peer ", env!("CARGO_PKG_VERSION")).to_owned(),
+        ..pb::Device::default()
+    }
 }

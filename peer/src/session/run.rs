@@ -165,7 +165,7 @@ impl Runner {
             versions: vec![VERSION],
             site: status.site.ok_or(PeerError::NoSite)?.get(),
             access_token: token.token.reveal().to_owned(),
-            device: Some(pb::Device { name: self.settings.device.clone(), ..pb::Device::default() }),
+            device: Some(super::device(&self.settings)),
             last_lsn: last_lsn.map(pb::Lsn::from),
             last_seq: status.committed,
             acknowledged_seq: status.acknowledged,
@@ -269,6 +269,7 @@ fn after_failure(error: &PeerError) -> After {
         | PeerError::TransactionTooLarge(_)
         | PeerError::Abandoned(_)
         | PeerError::NoSubscription(_)
+        | PeerError::NoAttachment(_)
         | PeerError::Rejected { .. }
         | PeerError::NotConnected => After::Reconnect(Duration::from_secs(5)),
     }

@@ -98,6 +98,8 @@ impl Tables<'_> {
             unpushed: self.count_unpushed(acknowledged)?,
             acknowledged,
             acknowledged_lsn: lsn.as_deref().map(lsn_from_blob).transpose()?,
+            uploads: self.count_pending_attachments()?,
+            rejections: self.count_rejections()?,
             subscriptions: self.stored_subscription_status()?,
         })
     }

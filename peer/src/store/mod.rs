@@ -13,11 +13,13 @@
 //! ([`Durability::Process`]): after a power loss the newest of it may be gone, together with the cursor that stands in
 //! the same SQLite transaction, and is asked for again. A killed process loses nothing.
 
+mod attachments;
 mod documents;
 mod first_sync;
 mod lock;
 mod meta;
 mod pending;
+mod rejections;
 mod schema;
 mod subscriptions;
 mod work;
@@ -28,6 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 
+pub(crate) use attachments::PendingAttachment;
 pub(crate) use meta::Token;
 pub(crate) use pending::Unpushed;
 pub(crate) use subscriptions::StoredSubscription;

@@ -4,7 +4,7 @@
 use bigpeer_crdt::{DocId, Transaction};
 use bigpeer_types::{CollectionName, Lsn};
 use bytes::Bytes;
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::work::{Tables, Work};
 use crate::PeerError;
@@ -78,6 +78,13 @@ impl Tables<'_> {
             deltas.extend(transaction.changes().iter().filter(of_document).map(|change| change.delta.clone()));
         }
         Ok(deltas)
+    }
+
+    /// Where the transaction stands in the log, or a position after it, if that is known and still needed here.
+    pub(crate) fn lsn_of(&self, seq: u64) -> Result<Option<Lsn>, PeerError> {
+        let mut query = self.connection.prepare_cached("SELECT lsn FROM unpushed WHERE seq = ?1")?;
+        let row = query.query_row([seq.cast_signed()], |row| row.get::<_, Option<Vec<u8>>>(0)).optional()?;
+        row.flatten().as_deref().map(super::subscriptions::lsn_from_blob).transpose()
     }
 
     /// The documents of an unpushed transaction.

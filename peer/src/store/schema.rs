@@ -1,4 +1,7 @@
 //! The tables of `peer.db`, their version, and how a connection is set up.
+//!
+//! A version is what one step of [`STEPS`] made of the one before. Steps that were ever released are not changed; a new
+//! store goes through all of them, so that there is one way to come to each version.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,13 +13,16 @@ use crate::PeerError;
 /// Marks the file as a peer's store ("bgpr").
 const APPLICATION_ID: i64 = 0x6267_7072;
 
-/// Version of the tables below. A store of another version is refused, never guessed at.
-const SCHEMA_VERSION: i64 = 1;
+/// What makes each version of the tables out of the one before, the first out of nothing.
+const STEPS: [&str; 2] = [FIRST, ATTACHMENTS_AND_REJECTIONS];
+
+/// The version that this code reads and writes. An older store is brought to it, a newer one is refused.
+const SCHEMA_VERSION: i64 = STEPS.len() as i64;
 
 /// WAL pages before a checkpoint: 32 MiB, so that a first sync rewrites a hot page once and not at every batch.
 const CHECKPOINT_PAGES: i64 = 4096;
 
-const SCHEMA: &str = "
+const FIRST: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 -- Names are stored once; documents carry the number.
 CREATE TABLE collections (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -55,23 +61,42 @@ CREATE TABLE unnamed (
 ) WITHOUT ROWID;
 ";
 
-/// Opens the file for the one writer, makes the tables when it is new, and checks the version when it is not.
+const ATTACHMENTS_AND_REJECTIONS: &str = "
+-- Blobs in the directory `attachments`. id: SHA-256. pending: the server is not known to have it. upload: the server's
+-- name for an upload under way. used: when it was last asked for, in milliseconds since the epoch.
+CREATE TABLE attachments (
+    id BLOB PRIMARY KEY, length INTEGER NOT NULL, pending INTEGER NOT NULL, upload TEXT, used INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX attachments_pending ON attachments (used) WHERE pending = 1;
+-- Local transactions that the server rejected. documents: JSON, [collection, _id] each. dismissed: the app has taken note.
+CREATE TABLE rejections (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, seq INTEGER NOT NULL,
+    code TEXT NOT NULL, message TEXT NOT NULL, documents TEXT NOT NULL, dismissed INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX rejections_seq ON rejections (site, seq);
+";
+
+/// Opens the file for the one writer, makes the tables when it is new, and brings them up to date when they are older.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, PeerError> {
     let connection = Connection::open(path)?;
     set_up(&connection)?;
     let has_tables: bool = connection.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master)", [], |row| row.get(0))?;
-    if has_tables {
-        check_version(&connection, path)?;
-    }
+    let version = if has_tables { version_of(&connection, path)? } else { 0 };
     // The page size must be set before the first table; rows of a few hundred bytes want larger pages than 4 KiB.
     connection.pragma_update(None, "page_size", 8192)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "synchronous", "full")?;
-    if !has_tables {
+    if version < SCHEMA_VERSION {
+        let steps = STEPS.iter().skip(usize::try_from(version).unwrap_or(STEPS.len()));
+        let steps: String = steps.copied().collect();
+        // One transaction: a store is of one version or of the other.
         connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            "BEGIN IMMEDIATE; {steps} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         ))?;
+        if version > 0 {
+            tracing::info!(from = version, to = SCHEMA_VERSION, "a peer's store was brought up to date");
+        }
     }
     Ok(connection)
 }
@@ -92,15 +117,21 @@ fn set_up(connection: &Connection) -> Result<(), PeerError> {
     Ok(())
 }
 
-fn check_version(connection: &Connection, path: &Path) -> Result<(), PeerError> {
+/// The version of a store that has tables; refuses what is none of ours, or newer than this code.
+fn version_of(connection: &Connection, path: &Path) -> Result<i64, PeerError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
     let reason = if application != APPLICATION_ID {
         "it is a database of something else".to_owned()
-    } else if version != SCHEMA_VERSION {
-        format!("its files have version {version}, this bigpeer reads version {SCHEMA_VERSION}")
+    } else if version > SCHEMA_VERSION {
+        format!(
+            "its files have version {version}, and this bigpeer reads up to version {SCHEMA_VERSION}: a newer bigpeer has \
+             opened it; use that one, or another store directory"
+        )
+    } else if version < 1 {
+        format!("its files have version {version}, which never was")
     } else {
-        return Ok(());
+        return Ok(version);
     };
     Err(PeerError::NotAStore { path: path.to_owned(), reason })
 }

@@ -19,6 +19,8 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
+use super::fake_blobs::FakeBlobs;
+
 type Key = (String, DocId);
 type Socket = tokio_tungstenite::WebSocketStream<TcpStream>;
 
@@ -66,6 +68,7 @@ struct Inner {
     paged: AtomicU64,
     /// Pages after which the connection is cut; 0 for never.
     cut_after_pages: AtomicU64,
+    blobs: FakeBlobs,
 }
 
 impl Fake {
@@ -81,9 +84,15 @@ impl Fake {
             logins: AtomicU64::new(0),
             paged: AtomicU64::new(0),
             cut_after_pages: AtomicU64::new(0),
+            blobs: FakeBlobs::default(),
         });
         tokio::spawn(accept(listener, Arc::clone(&inner)));
         Self { inner, url }
+    }
+
+    /// The attachments.
+    pub(crate) fn blobs(&self) -> &FakeBlobs {
+        &self.inner.blobs
     }
 
     /// Settings that reconnect quickly.
@@ -237,13 +246,19 @@ async fn serve(stream: TcpStream, inner: Arc<Inner>) {
     if !*inner.open.borrow() {
         return;
     }
-    let mut first = [0_u8; 4];
-    if !matches!(stream.peek(&mut first).await, Ok(4)) {
+    let mut first = [0_u8; 32];
+    if !matches!(stream.peek(&mut first).await, Ok(32)) {
         return;
     }
     tokio::select! {
         () = async {
-            if &first == b"POST" { login(stream, &inner).await } else { session(stream, &inner).await }
+            if String::from_utf8_lossy(&first).contains(" /an-app/api/") {
+                inner.blobs.serve(stream).await;
+            } else if first.starts_with(b"POST") {
+                login(stream, &inner).await;
+            } else {
+                session(stream, &inner).await;
+            }
         } => {}
         _changed = cut.changed() => {}
     }

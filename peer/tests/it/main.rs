@@ -3,12 +3,16 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod attachments;
 mod convergence;
 mod crash;
 mod fake;
+mod fake_blobs;
 mod offline;
 mod sync;
 mod uploader;
+mod versions;
+mod written;
 
 use std::path::Path;
 

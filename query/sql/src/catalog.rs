@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use bigpeer_chassis::{Access, Rule};
+use bigpeer_chassis::{Access, Rule, SystemCollection, SystemCollections};
 use bigpeer_tables::Snapshot;
 use bigpeer_types::{AppId, CollectionName, Lsn};
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
@@ -15,8 +15,8 @@ use datafusion::error::Result;
 use tokio::sync::OnceCell;
 
 use crate::files::Files;
-use crate::metrics;
 use crate::table::CollectionTable;
+use crate::{metrics, system};
 
 /// The name of the only catalogue.
 pub(crate) const CATALOGUE: &str = "bigpeer";
@@ -88,9 +88,9 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// The collections in `tables` that `access` opens.
-    pub(crate) fn new(app: AppId, tables: Arc<SnapshotTables>, access: Access) -> Arc<Self> {
-        Arc::new(Self { app, schema: Arc::new(AppSchema { tables, access }) })
+    /// The collections in `tables` that `access` opens, and those of `system` for who may read everything.
+    pub(crate) fn new(app: AppId, tables: Arc<SnapshotTables>, access: Access, system: SystemCollections) -> Arc<Self> {
+        Arc::new(Self { app, schema: Arc::new(AppSchema { tables, access, system }) })
     }
 }
 
@@ -132,6 +132,7 @@ impl CatalogProvider for Catalogue {
 struct AppSchema {
     tables: Arc<SnapshotTables>,
     access: Access,
+    system: SystemCollections,
 }
 
 impl fmt::Debug for AppSchema {
@@ -141,6 +142,12 @@ impl fmt::Debug for AppSchema {
 }
 
 impl AppSchema {
+    /// The system collection of this name, for who may read everything.
+    fn find_system(&self, name: &str) -> Option<Arc<dyn SystemCollection>> {
+        let collection = CollectionName::new(name).ok().filter(|_| self.access.everything)?;
+        self.system.get(&collection)
+    }
+
     /// The collection of this name, if it exists and the caller may know that it does.
     fn find(&self, name: &str) -> Option<CollectionName> {
         let collection = CollectionName::new(name).ok()?;
@@ -154,10 +161,20 @@ impl SchemaProvider for AppSchema {
     fn table_names(&self) -> Vec<String> {
         let collections = self.tables.snapshot.collections();
         let readable = collections.iter().filter(|collection| self.access.on(collection) == Rule::Everything);
-        readable.map(ToString::to_string).collect()
+        let mut names: Vec<String> = readable.map(ToString::to_string).collect();
+        if self.access.everything {
+            names.extend(self.system.names().iter().map(ToString::to_string));
+            names.sort();
+            names.dedup();
+        }
+        names
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if let Some(system) = self.find_system(name) {
+            let table = system::table(system.as_ref(), self.tables.snapshot.app())?;
+            return Ok(Some(Arc::new(table)));
+        }
         let Some(collection) = self.find(name) else { return Ok(None) };
         if let Rule::AnyOf(_) = self.access.on(&collection) {
             return Err(DataFusionError::Plan(format!(
@@ -168,6 +185,6 @@ impl SchemaProvider for AppSchema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.find(name).is_some()
+        self.find_system(name).is_some() || self.find(name).is_some()
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use bigpeer_chassis::{Access, ApiError};
+use bigpeer_chassis::{Access, ApiError, SystemCollections};
 use bigpeer_tables::DocumentStore;
 use bigpeer_types::Lsn;
 use datafusion::common::ParamValues;
@@ -63,15 +63,15 @@ impl Engine {
         })
     }
 
-    /// Plans the query `text` over the collections of `store` that `access` opens, as they are now.
+    /// Plans the query `text` over the collections of `store` that `access` opens, as they are now, and system collections.
     pub(crate) async fn plan(
         self: Arc<Self>,
         store: Arc<DocumentStore>,
-        access: Access,
+        (access, system): (Access, SystemCollections),
         text: String,
         params: ParamValues,
     ) -> std::result::Result<Planned, ApiError> {
-        let planned = on_a_large_stack(async move || self.plan_here(&store, access, &text, &params).await);
+        let planned = on_a_large_stack(async move || self.plan_here(&store, access, system, &text, &params).await);
         planned.await.and_then(|planned| planned).map_err(|error| api_error(&error))
     }
 
@@ -79,6 +79,7 @@ impl Engine {
         &self,
         store: &DocumentStore,
         access: Access,
+        system: SystemCollections,
         text: &str,
         params: &ParamValues,
     ) -> Result<Planned> {
@@ -87,7 +88,8 @@ impl Engine {
         let manifest = store.manifest_number();
         let tables = self.snapshots.tables(store.snapshot(), manifest);
         let lsn = tables.lsn();
-        let state = self.session(Names::new(store.app().clone(), tables, access), store.app().as_str());
+        let names = Names::new(store.app().clone(), tables, access, system);
+        let state = self.session(names, store.app().as_str());
         let parsed = statement::parse(&state, text).map_err(for_client)?;
         let logical = state.statement_to_plan(parsed).await?;
         let logical = params::replace(logical, params).map_err(for_client)?;

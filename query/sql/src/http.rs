@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bigpeer_chassis::{Access, ApiError, Catalogue, ErrorCode, Json, app_of};
+use bigpeer_chassis::{Access, ApiError, Catalogue, ErrorCode, Json, SystemCollections, app_of};
 use bigpeer_tables::{DocumentStore, Stores};
 use bigpeer_types::AppId;
 use datafusion::error::DataFusionError;
@@ -33,6 +33,7 @@ pub struct SqlContext {
     settings: SqlSettings,
     engine: Arc<Engine>,
     turns: Arc<Semaphore>,
+    system: SystemCollections,
 }
 
 impl SqlContext {
@@ -47,7 +48,13 @@ impl SqlContext {
     ) -> Result<Self, DataFusionError> {
         let engine = Arc::new(Engine::new(&settings)?);
         let turns = Arc::new(Semaphore::new(settings.max_concurrent));
-        Ok(Self { stores, catalogue, settings, engine, turns })
+        Ok(Self { stores, catalogue, settings, engine, turns, system: SystemCollections::default() })
+    }
+
+    /// With the collections of `system` as tables for keys that may read everything.
+    #[must_use]
+    pub fn with_system(self, system: SystemCollections) -> Self {
+        Self { system, ..self }
     }
 
     /// Queries that run now.
@@ -149,7 +156,9 @@ impl SqlContext {
         let store = self.stores.store(app).ok_or_else(unserved)?;
         self.wait_for_transaction(&store, headers).await?;
         let mut turn = self.turn(format).await?;
-        let planned = turn.within(Arc::clone(&self.engine).plan(store, access, request.query, params)).await;
+        let planned = turn
+            .within(Arc::clone(&self.engine).plan(store, (access, self.system.clone()), request.query, params))
+            .await;
         metrics::planned(turn.elapsed().as_secs_f64());
         let started = planned.and_then(|planned| {
             let encoder = format.encoder(&planned.schema).map_err(|error| api_error(&error.into()))?;

@@ -30,6 +30,7 @@ mod params;
 mod rows;
 mod settings;
 mod statement;
+mod system;
 mod table;
 
 pub use http::{SqlContext, router};

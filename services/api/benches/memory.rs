@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use bigpeer_api::{ApiContext, ApiSettings, NoSystemRows, router};
+use bigpeer_api::{ApiContext, ApiSettings, router};
 use bigpeer_chassis::{ApiKeySpec, Catalogue, Name, Permissions, finish_router};
 use bigpeer_log::MemoryLog;
 use bigpeer_tables::{DocumentStore, Stores, TablesSettings};
@@ -47,7 +47,7 @@ impl Memory {
             stores: Arc::new(Only(app.clone(), store)),
             clock: Arc::clone(&clock) as _,
             ids: Arc::clone(&ids) as _,
-            system: Arc::new(NoSystemRows),
+            system: Default::default(),
             settings: ApiSettings::default(),
         };
         Self { router: finish_router(router(context), clock, ids), app, key }

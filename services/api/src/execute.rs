@@ -278,14 +278,14 @@ pub(crate) fn arguments(args: Option<serde_json::Value>) -> Result<Object, ApiEr
     }
 }
 
-fn transaction_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+pub(crate) fn transaction_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let Some(value) = headers.get(TRANSACTION_ID) else { return Ok(None) };
     let id = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     let message = "X-DITTO-TXN-ID must be a transaction id, a number from an earlier answer's transactionId";
     id.map(Some).ok_or_else(|| ApiError::new(ErrorCode::BadRequest, message))
 }
 
-async fn wait(api: &Api, store: &DocumentStore, version: u64) -> Result<(), ApiError> {
+pub(crate) async fn wait(api: &Api, store: &DocumentStore, version: u64) -> Result<(), ApiError> {
     let patience = api.context.settings.transaction_wait;
     match tokio::time::timeout(patience, store.wait_for_version(version)).await {
         Ok(Ok(())) => Ok(()),

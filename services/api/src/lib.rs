@@ -1,5 +1,6 @@
 //! The HTTP data API: DQL statements as requests. `POST /{app}/api/v4/store/execute` is strict, `/api/v5/…` is not; several
 //! statements at once are `POST /{app}/api/v1/transaction`; `find`, `findbyid`, `count` and `write` are the older endpoints.
+//! Attachments lie beside documents ([`attachments`]).
 //!
 //! # Consistency
 //! A statement reads one snapshot. A mutation is one transaction: it is answered when the log has it durably and this
@@ -10,6 +11,7 @@
 //! The process keeps nothing: its site is new after every start, so no sequence number is ever used for two things.
 
 mod active;
+mod attachments;
 mod body;
 mod envelope;
 mod execute;
@@ -30,15 +32,15 @@ mod view;
 use std::sync::Arc;
 
 use axum::Router;
-use bigpeer_chassis::Catalogue;
+use bigpeer_chassis::{Catalogue, SystemCollections};
 use bigpeer_log::TransactionLog;
 use bigpeer_tables::Stores;
 use bigpeer_types::{Clock, IdGenerator};
 use tokio::sync::Semaphore;
 
+pub use attachments::expire_uploads;
 pub use openapi::description as openapi;
-pub use settings::ApiSettings;
-pub use system::{NoSystemRows, SystemRows};
+pub use settings::{ApiSettings, AttachmentSettings};
 
 use active::ActiveRequests;
 
@@ -57,8 +59,8 @@ pub struct ApiContext {
     pub clock: Arc<dyn Clock>,
     /// Where ids of documents come from.
     pub ids: Arc<dyn IdGenerator>,
-    /// Rows of system collections that others know.
-    pub system: Arc<dyn SystemRows>,
+    /// System collections that other roles fill.
+    pub system: SystemCollections,
     /// Limits.
     pub settings: ApiSettings,
 }
@@ -75,13 +77,16 @@ struct Api {
     writers: Writers,
     slots: Semaphore,
     active: ActiveRequests,
+    /// Attachments that are received at once.
+    uploads: Arc<Semaphore>,
 }
 
 /// The routes of the data API.
 pub fn router(context: ApiContext) -> Router {
     let writers = Writers::new(Arc::clone(&context.log), Arc::clone(&context.catalogue), Arc::clone(&context.clock));
     let slots = Semaphore::new(context.settings.max_concurrent_statements);
-    let api = Arc::new(Api { context, writers, slots, active: ActiveRequests::default() });
+    let uploads = Arc::new(Semaphore::new(context.settings.attachments.max_concurrent_uploads));
+    let api = Arc::new(Api { context, writers, slots, active: ActiveRequests::default(), uploads });
     let router = routes::all().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
-    router.with_state(api)
+    router.merge(attachments::routes()).with_state(api)
 }

@@ -16,3 +16,19 @@ pub(crate) fn retried() {
 pub(crate) fn appended(transactions: usize) {
     metrics::histogram!("bigpeer_api_append_transactions").record(transactions as f64);
 }
+
+/// An attachment was received, whole.
+pub(crate) fn attachment_received(bytes: u64) {
+    metrics::counter!("bigpeer_api_attachments_received_total").increment(1);
+    metrics::counter!("bigpeer_api_attachments_received_bytes_total").increment(bytes);
+}
+
+/// So many bytes of an attachment were asked for, and may be had.
+pub(crate) fn attachment_sent(bytes: u64) {
+    metrics::counter!("bigpeer_api_attachments_sent_bytes_total").increment(bytes);
+}
+
+/// An upload was not finished in time.
+pub(crate) fn upload_expired() {
+    metrics::counter!("bigpeer_api_attachment_uploads_expired_total").increment(1);
+}

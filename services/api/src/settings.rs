@@ -1,6 +1,9 @@
 //! The limits of the data API.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use object_store::signer::Signer;
 
 /// The limits of the data API. The defaults are production's.
 #[derive(Clone, Debug)]
@@ -17,6 +20,8 @@ pub struct ApiSettings {
     pub max_attempts: usize,
     /// How often a transaction of several statements is run again before it is answered 409.
     pub max_transaction_attempts: usize,
+    /// Those of attachments.
+    pub attachments: AttachmentSettings,
 }
 
 impl Default for ApiSettings {
@@ -28,6 +33,37 @@ impl Default for ApiSettings {
             max_concurrent_statements: 256,
             max_attempts: 1000,
             max_transaction_attempts: 20,
+            attachments: AttachmentSettings::default(),
+        }
+    }
+}
+
+/// The limits of attachments. The defaults are production's.
+#[derive(Clone, Debug)]
+pub struct AttachmentSettings {
+    /// Largest attachment, in bytes.
+    pub max_bytes: u64,
+    /// How many are received at once; more are answered 429. Each takes about 10 MiB of memory.
+    pub max_concurrent_uploads: usize,
+    /// How long an upload may say nothing before it is broken off.
+    pub read_timeout: Duration,
+    /// How long after its beginning an upload that is not complete is kept.
+    pub upload_ttl: Duration,
+    /// Signs URLs for whoever asks to be redirected to object storage; none: all bytes go through this process.
+    pub signer: Option<Arc<dyn Signer>>,
+    /// How long such a URL is good for.
+    pub signed_url_ttl: Duration,
+}
+
+impl Default for AttachmentSettings {
+    fn default() -> Self {
+        Self {
+            max_bytes: 5 << 30,
+            max_concurrent_uploads: 32,
+            read_timeout: Duration::from_secs(30),
+            upload_ttl: Duration::from_secs(24 * 3600),
+            signer: None,
+            signed_url_ttl: Duration::from_secs(300),
         }
     }
 }

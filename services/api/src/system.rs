@@ -1,30 +1,14 @@
 //! Collections that are not stored: `system:…`. What this process knows it answers by itself, the rest comes from
-//! [`SystemRows`].
+//! [`SystemCollections`](bigpeer_chassis::SystemCollections).
 
 use bigpeer_chassis::{ApiError, ErrorCode};
 use bigpeer_crdt::{Object, Value};
 use bigpeer_tables::Snapshot;
-use bigpeer_types::{AppId, CollectionName};
+use bigpeer_types::CollectionName;
 
 use crate::read::failed;
 use crate::rules::may_see;
 use crate::transaction::Session;
-
-/// Rows of system collections that others know: which devices are connected, how far they are.
-pub trait SystemRows: Send + Sync {
-    /// The rows of `collection` for `app`; none when it is not one of these.
-    fn rows(&self, app: &AppId, collection: &CollectionName) -> Option<Vec<Object>>;
-}
-
-/// Nobody knows anything.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoSystemRows;
-
-impl SystemRows for NoSystemRows {
-    fn rows(&self, _: &AppId, _: &CollectionName) -> Option<Vec<Object>> {
-        None
-    }
-}
 
 /// Whether the rows of `collection` are made here, not read from documents.
 pub(crate) fn is_virtual(collection: &CollectionName) -> bool {
@@ -37,8 +21,12 @@ pub(crate) async fn rows(
     snapshot: &Snapshot,
     collection: &CollectionName,
 ) -> Result<Vec<Object>, ApiError> {
-    if let Some(rows) = session.api.context.system.rows(session.app, collection) {
-        return Ok(rows);
+    if let Some(system) = session.api.context.system.get(collection) {
+        if !session.permissions.read.everything {
+            let message = format!("'{collection}' is read with the permission to read everything only");
+            return Err(ApiError::new(ErrorCode::Forbidden, message));
+        }
+        return system.rows(session.app).into_iter().map(object).collect();
     }
     match collection.as_str() {
         "system:dual" => Ok(vec![Object::new()]),
@@ -52,6 +40,21 @@ pub(crate) async fn rows(
             );
             Err(ApiError::new(ErrorCode::InvalidStatement, message))
         }
+    }
+}
+
+/// A row that another role has made.
+fn object(row: serde_json::Value) -> Result<Object, ApiError> {
+    match Value::from_json(row).map_err(|error| ApiError::internal(&error))? {
+        Value::Object(row) => Ok(row),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::UInt(_)
+        | Value::Float(_)
+        | Value::String(_)
+        | Value::Bytes(_)
+        | Value::Array(_) => Err(ApiError::internal(&"a row of a system collection is not an object")),
     }
 }
 

@@ -141,6 +141,10 @@ impl Session<'_> {
             Plan::Delete(plan) => plan.collection().clone(),
         };
         let Some(writer) = writer else { return Err(ApiError::internal(&"a mutation without a writer")) };
+        if collection.is_system() {
+            let message = format!("'{collection}' is the server's own; nobody else writes to it");
+            return Err(ApiError::new(ErrorCode::Forbidden, message));
+        }
         let writable = Allowed::compile(&self.permissions.write, &collection, "write", self.ids())?;
         let mut mutation = self.mutation(view, plan, writer).await?;
         check_rights(&mutation, view, &writable).await?;

@@ -13,6 +13,7 @@ mod permissions;
 mod secret;
 mod settings;
 mod shutdown;
+mod system;
 mod token;
 
 pub use authenticate::{Principal, TokenAge, bearer};
@@ -27,4 +28,5 @@ pub use permissions::{Access, Permissions, Rule};
 pub use secret::Secret;
 pub use settings::{SettingsError, parse_with_file};
 pub use shutdown::{Shutdown, shutdown_on_signals};
+pub use system::{Column, ColumnKind, SystemCollection, SystemCollections};
 pub use token::AccessToken;

@@ -10,6 +10,7 @@ use bigpeer_tables::DocumentStore;
 use bigpeer_types::{AppId, SiteId};
 
 use crate::appender::Appender;
+use crate::devices::Device;
 use crate::hub::Hub;
 
 /// The apps that have sessions.
@@ -25,9 +26,16 @@ pub(crate) struct App {
     pub(crate) appender: Appender,
     /// The session of each site that is connected.
     sites: Mutex<BTreeMap<SiteId, (u64, Shutdown)>>,
+    /// The device at the other end of each session, by the session's number.
+    devices: Mutex<BTreeMap<u64, Arc<Device>>>,
 }
 
 impl Apps {
+    /// The app, if it has sessions.
+    pub(crate) fn with_sessions(&self, app: &AppId) -> Option<Arc<App>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(app).and_then(Weak::upgrade)
+    }
+
     /// The app's shared part. Needs a tokio runtime.
     pub(crate) fn get(&self, store: &Arc<DocumentStore>, log: &Arc<dyn TransactionLog>) -> Arc<App> {
         let id = store.app();
@@ -41,6 +49,7 @@ impl Apps {
             hub: Hub::spawn(Arc::clone(store)),
             appender: Appender::spawn(id.clone(), Arc::clone(log)),
             sites: Mutex::default(),
+            devices: Mutex::default(),
         });
         apps.retain(|_, app| app.strong_count() > 0);
         apps.insert(id.clone(), Arc::downgrade(&app));
@@ -49,6 +58,24 @@ impl Apps {
 }
 
 impl App {
+    fn devices(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Device>>> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows the device of a session until [`Self::hide`].
+    pub(crate) fn show(&self, session: u64, device: &Arc<Device>) {
+        self.devices().insert(session, Arc::clone(device));
+    }
+
+    pub(crate) fn hide(&self, session: u64) {
+        self.devices().remove(&session);
+    }
+
+    /// The devices that are connected now.
+    pub(crate) fn connected(&self) -> Vec<Arc<Device>> {
+        self.devices().values().cloned().collect()
+    }
+
     fn sites(&self) -> MutexGuard<'_, BTreeMap<SiteId, (u64, Shutdown)>> {
         self.sites.lock().unwrap_or_else(PoisonError::into_inner)
     }

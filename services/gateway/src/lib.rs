@@ -18,6 +18,7 @@
 mod appender;
 mod apps;
 mod check;
+mod devices;
 mod hub;
 mod metrics;
 mod rejections;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
-use bigpeer_chassis::{Catalogue, Shutdown};
+use bigpeer_chassis::{Catalogue, Shutdown, SystemCollections};
 use bigpeer_log::TransactionLog;
 use bigpeer_tables::Stores;
 use bigpeer_types::{Clock, IdGenerator};
@@ -54,6 +55,8 @@ pub struct GatewayContext {
     pub settings: GatewaySettings,
     /// Ends all sessions when it is cancelled.
     pub shutdown: Shutdown,
+    /// Where the connected devices are shown, as `__devices`.
+    pub system: SystemCollections,
 }
 
 impl std::fmt::Debug for GatewayContext {
@@ -62,8 +65,10 @@ impl std::fmt::Debug for GatewayContext {
     }
 }
 
-/// `GET /{app}/sync`.
+/// `GET /{app}/sync`. As long as the router lives, its sessions are the system collection `__devices`.
 pub fn router(context: GatewayContext) -> Router {
+    let system = context.system.clone();
     let gateway = Arc::new(socket::Gateway::new(context));
+    system.register(devices::COLLECTION, Arc::new(devices::Devices::new(&gateway)));
     Router::new().route("/{app}/sync", get(socket::upgrade)).with_state(gateway)
 }

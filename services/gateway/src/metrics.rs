@@ -13,6 +13,16 @@ pub(crate) fn session_ended(code: CloseCode) {
     metrics::counter!("bigpeer_gateway_sessions_closed_total", "code" => code.as_str_name()).increment(1);
 }
 
+/// So many subscriptions were opened, or ended if negative.
+pub(crate) fn subscriptions(by: f64) {
+    metrics::gauge!("bigpeer_gateway_subscriptions").increment(by);
+}
+
+/// A session has something that its peer was not sent yet, or has nothing left.
+pub(crate) fn behind(is: bool) {
+    metrics::gauge!("bigpeer_gateway_sessions_behind").increment(if is { 1.0 } else { -1.0 });
+}
+
 /// A connection was turned away, because there are too many.
 pub(crate) fn turned_away() {
     metrics::counter!("bigpeer_gateway_sessions_turned_away_total").increment(1);

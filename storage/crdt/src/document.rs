@@ -2,6 +2,7 @@
 
 use bigpeer_types::{Hlc, SiteId, Stamp};
 
+use crate::attachment::Attachment;
 use crate::codec;
 use crate::error::DecodeError;
 use crate::node::Node;
@@ -185,6 +186,26 @@ impl Document {
     #[must_use]
     pub fn to_object(&self) -> Object {
         if self.is_visible() { MapView(&self.root).to_object() } else { Object::new() }
+    }
+
+    /// The attachments that a reader sees, wherever in the document they are, in the order of their paths; none if the
+    /// document is not visible.
+    #[must_use]
+    pub fn attachments(&self) -> Vec<&Attachment> {
+        fn collect<'a>(map: MapView<'a>, found: &mut Vec<&'a Attachment>) {
+            for (_, visible) in map.iter() {
+                match visible {
+                    Visible::Map(below) => collect(below, found),
+                    Visible::Attachment(attachment) => found.push(attachment),
+                    Visible::Value(_) | Visible::Counter(_) => {}
+                }
+            }
+        }
+        let mut found = Vec::new();
+        if self.is_visible() {
+            collect(MapView(&self.root), &mut found);
+        }
+        found
     }
 
     /// Heap bytes behind this state, estimated from lengths.

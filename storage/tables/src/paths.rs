@@ -5,6 +5,8 @@
 //! apps/{app}/tables/{collection}/segments/{ulid}.parquet
 //! apps/{app}/tables/{collection}/_delta_log/{number:020}.json
 //! apps/{app}/attachments/{sha256}
+//! apps/{app}/uploads/{ulid}/upload
+//! apps/{app}/uploads/{ulid}/{offset:020}
 //! ```
 //! A collection's name is escaped: `A-Z a-z 0-9 - _` stand for themselves, every other byte is `!` and two hexadecimal
 //! digits. Where that would be longer than [`LONGEST_ESCAPED`] bytes (file systems end at 255), the whole name is
@@ -32,6 +34,10 @@ pub enum ObjectPath {
     DeltaCommit(AppId, CollectionName, u64),
     /// A blob, by the SHA-256 of its content.
     Attachment(AppId, [u8; 32]),
+    /// What is known of an upload that has begun.
+    Upload(AppId, Ulid),
+    /// A piece of an upload, by where in the content it begins. Immutable.
+    UploadPart(AppId, Ulid, u64),
 }
 
 impl ObjectPath {
@@ -53,6 +59,10 @@ impl ObjectPath {
                 });
                 app_root(app).join("attachments").join(PathPart::from(hex))
             }
+            Self::Upload(app, upload) => self::upload(app, *upload).join("upload"),
+            Self::UploadPart(app, upload, offset) => {
+                self::upload(app, *upload).join(PathPart::from(format!("{offset:020}")))
+            }
         }
     }
 
@@ -71,6 +81,12 @@ impl ObjectPath {
                 Self::DeltaCommit(AppId::new(app).ok()?, unescape(collection)?, number)
             }
             ["apps", app, "attachments", hex] => Self::Attachment(AppId::new(app).ok()?, sha256(hex)?),
+            ["apps", app, "uploads", ulid, "upload"] => {
+                Self::Upload(AppId::new(app).ok()?, Ulid::from_string(ulid).ok()?)
+            }
+            ["apps", app, "uploads", ulid, offset] => {
+                Self::UploadPart(AppId::new(app).ok()?, Ulid::from_string(ulid).ok()?, offset.parse().ok()?)
+            }
             _ => return None,
         };
         // One object has one path: other spellings of numbers, digits and names are not ours.
@@ -94,6 +110,18 @@ pub fn manifests(app: &AppId) -> Path {
 #[must_use]
 pub fn tables(app: &AppId) -> Path {
     app_root(app).join("tables")
+}
+
+/// The prefix of an app's uploads under way.
+#[must_use]
+pub fn uploads(app: &AppId) -> Path {
+    app_root(app).join("uploads")
+}
+
+/// The prefix of everything of one upload.
+#[must_use]
+pub fn upload(app: &AppId, upload: Ulid) -> Path {
+    uploads(app).join(PathPart::from(upload.to_string()))
 }
 
 /// The root of a collection's table.
@@ -173,6 +201,8 @@ mod tests {
                 ObjectPath::Segment(app(), name.clone(), Ulid(ulid)),
                 ObjectPath::DeltaCommit(app(), name, number),
                 ObjectPath::Attachment(app(), sha),
+                ObjectPath::Upload(app(), Ulid(ulid)),
+                ObjectPath::UploadPart(app(), Ulid(ulid), number),
             ] {
                 let text = path.to_path();
                 prop_assert_eq!(ObjectPath::parse(&Path::parse(text.as_ref()).unwrap()), Some(path));
@@ -182,7 +212,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_panic_and_only_in_its_one_form(text in "apps/[a-c]/(manifests|tables|attachments)/[!a-f0-9]{0,30}(/segments/[0-9A-Z]{0,30}.parquet)?") {
+        fn any_text_is_read_without_panic_and_only_in_its_one_form(text in "apps/[a-c]/(manifests|tables|attachments|uploads)/[!a-f0-9]{0,30}(/segments/[0-9A-Z]{0,30}.parquet)?") {
             if let Ok(path) = Path::parse(&text)
                 && let Some(parsed) = ObjectPath::parse(&path)
             {
@@ -208,6 +238,18 @@ mod tests {
         );
         let odd = CollectionName::new("a/../b c").unwrap();
         assert_eq!(table(&app(), &odd).as_ref(), "apps/flights-2013/tables/a!2f!2e!2e!2fb!20c");
+    }
+
+    #[test]
+    fn attachments_and_uploads_are_the_apps_own() {
+        assert_eq!(
+            ObjectPath::Attachment(app(), [0xab; 32]).to_path().as_ref(),
+            format!("apps/flights-2013/attachments/{}", "ab".repeat(32))
+        );
+        let part = ObjectPath::UploadPart(app(), Ulid(1), 5);
+        let path = "apps/flights-2013/uploads/00000000000000000000000001/00000000000000000005";
+        assert_eq!(part.to_path().as_ref(), path);
+        assert!(part.to_path().prefix_matches(&uploads(&app())));
     }
 
     #[test]

@@ -93,6 +93,7 @@ pub async fn serve(parts: Parts, listener: Listener, slot: Slot) {
         ids: Arc::clone(&parts.ids),
         settings: gateway_settings(),
         shutdown: parts.shutdown.clone(),
+        system: Default::default(),
     };
     let auth = AuthContext { catalogue: Arc::clone(&catalogue), token_ttl_secs: 90 };
     let router = bigpeer_gateway::router(context).merge(bigpeer_auth::router(auth));

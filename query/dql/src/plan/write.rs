@@ -61,7 +61,7 @@ pub(crate) fn set(
             editor.restart(path, number).map_err(edit_error)
         }
         (Some(Declared::Attachment), value) => {
-            let token = attachment(value).ok_or_else(|| {
+            let token = Attachment::from_value(value).ok_or_else(|| {
                 DqlError::new(format!(
                     "The field {} is an ATTACHMENT; expected a token {{id, len, metadata}}",
                     shown(&path.join("."))
@@ -93,24 +93,4 @@ pub(crate) fn integer(value: &Value) -> Result<i64, DqlError> {
             shown(&crate::ast::Expr::Literal(other.clone()).to_string())
         ))),
     }
-}
-
-/// An attachment from its token.
-fn attachment(value: &Value) -> Option<Attachment> {
-    let token = value.as_object()?;
-    let id = token.get("id")?.as_str()?;
-    if id.len() != 64 || !id.is_ascii() {
-        return None;
-    }
-    let mut sha256 = [0; 32];
-    for (byte, at) in sha256.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(id.get(at..at + 2)?, 16).ok()?;
-    }
-    let length = match token.get("len")? {
-        Value::Int(length) => u64::try_from(*length).ok()?,
-        Value::UInt(length) => *length,
-        _ => return None,
-    };
-    let metadata = token.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
-    Some(Attachment { sha256, length, metadata })
 }

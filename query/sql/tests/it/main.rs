@@ -15,4 +15,5 @@ mod model;
 mod queries;
 mod refusals;
 mod streams;
+mod system;
 mod world;

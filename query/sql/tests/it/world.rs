@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::Response;
-use bigpeer_chassis::{ApiKeySpec, Catalogue, Permissions, finish_router};
+use bigpeer_chassis::{ApiKeySpec, Catalogue, Permissions, SystemCollections, finish_router};
 use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value as DocValue};
 use bigpeer_log::{AppendEntry, AppendOutcome, MemoryLog, TransactionLog};
 use bigpeer_sql::{SqlContext, SqlSettings, router};
@@ -80,6 +80,13 @@ impl World {
         let clock = HlcClock::new(SiteId::new(1), Hlc::ZERO, clock);
         let documents = BTreeMap::new();
         Self { app, key, catalogue, context, store, stores, log, router, clock, seq: 0, documents }
+    }
+
+    /// Lets the routes answer for system collections, too.
+    pub(crate) fn serve_system(&mut self, system: SystemCollections) {
+        self.context = self.context.clone().with_system(system);
+        let (clock, ids) = (Arc::new(ManualClock::new(1_700_000_000_000)), Arc::new(SeededIds::new(2)));
+        self.router = finish_router(router(self.context.clone()), clock, ids);
     }
 
     /// A second app in the same process, with nothing in it but `collections` of one document each.

@@ -4,6 +4,7 @@ mod faults;
 mod legacy;
 mod openapi;
 mod statements;
+mod system;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use tower::ServiceExt;
 use super::*;
 
 #[derive(Default)]
-struct OpenStores(Mutex<BTreeMap<AppId, Arc<DocumentStore>>>);
+pub(crate) struct OpenStores(Mutex<BTreeMap<AppId, Arc<DocumentStore>>>);
 
 impl Stores for OpenStores {
     fn store(&self, app: &AppId) -> Option<Arc<DocumentStore>> {
@@ -33,61 +34,67 @@ impl Stores for OpenStores {
     }
 }
 
-struct World {
+pub(crate) struct World {
     log: Arc<MemoryLog>,
-    catalogue: Arc<Catalogue>,
-    stores: Arc<OpenStores>,
-    router: Router,
-    app: AppId,
-    key: String,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) stores: Arc<OpenStores>,
+    system: SystemCollections,
+    pub(crate) router: Router,
+    pub(crate) app: AppId,
+    pub(crate) key: String,
 }
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-fn short() -> ApiSettings {
+pub(crate) fn short() -> ApiSettings {
     ApiSettings { transaction_wait: Duration::from_millis(50), ..ApiSettings::default() }
 }
 
-async fn world(settings: ApiSettings) -> World {
+pub(crate) async fn world(settings: ApiSettings) -> World {
     world_over(settings, |log| Arc::clone(log) as _).await
+}
+
+/// A world whose time is `clock`'s, and the context that its routes are served with.
+pub(crate) async fn world_at(settings: ApiSettings, clock: Arc<dyn Clock>) -> (World, ApiContext) {
+    world_of(settings, clock, |log| Arc::clone(log) as _).await
 }
 
 /// A world whose writes go through what `wrap` makes of its log.
 async fn world_over(settings: ApiSettings, wrap: impl FnOnce(&Arc<MemoryLog>) -> Arc<dyn TransactionLog>) -> World {
-    world_with(settings, wrap, Arc::new(NoSystemRows)).await
+    world_of(settings, Arc::new(SystemClock), wrap).await.0
 }
 
-/// A world in which `system` knows rows.
-async fn world_with(
+async fn world_of(
     settings: ApiSettings,
+    clock: Arc<dyn Clock>,
     wrap: impl FnOnce(&Arc<MemoryLog>) -> Arc<dyn TransactionLog>,
-    system: Arc<dyn SystemRows>,
-) -> World {
+) -> (World, ApiContext) {
     let log = Arc::new(MemoryLog::new());
-    let catalogue = Catalogue::open(Arc::clone(&log) as _, Arc::new(SystemClock), Arc::new(RandomIds)).await.unwrap();
+    let catalogue = Catalogue::open(Arc::clone(&log) as _, Arc::clone(&clock), Arc::new(RandomIds)).await.unwrap();
     let stores = Arc::new(OpenStores::default());
     catalogue.create_tenant(&name("t")).await.unwrap();
+    let system = SystemCollections::default();
     let context = ApiContext {
         catalogue: Arc::clone(&catalogue),
         log: wrap(&log),
         stores: Arc::clone(&stores) as _,
-        clock: Arc::new(SystemClock),
+        clock,
         ids: Arc::new(RandomIds),
-        system,
+        system: system.clone(),
         settings,
     };
-    let router = finish_router(router(context), Arc::new(SystemClock), Arc::new(RandomIds));
+    let router = finish_router(router(context.clone()), Arc::new(SystemClock), Arc::new(RandomIds));
     let placeholder = AppId::new("none").unwrap();
-    let mut world = World { log, catalogue, stores, router, app: placeholder, key: String::new() };
+    let mut world = World { log, catalogue, stores, system, router, app: placeholder, key: String::new() };
     world.app = world.new_app("a").await;
     world.key = world.new_key(&world.app, "all", Permissions::all()).await;
-    world
+    (world, context)
 }
 
 impl World {
-    async fn new_app(&self, text: &str) -> AppId {
+    pub(crate) async fn new_app(&self, text: &str) -> AppId {
         let app = self.catalogue.create_app(&name("t"), &name(text)).await.unwrap().id;
         let log = Arc::clone(&self.log) as _;
         let store = DocumentStore::open(app.clone(), Arc::new(InMemory::new()), log, TablesSettings::default()).await;
@@ -95,7 +102,7 @@ impl World {
         app
     }
 
-    async fn new_key(&self, app: &AppId, text: &str, permissions: Permissions) -> String {
+    pub(crate) async fn new_key(&self, app: &AppId, text: &str, permissions: Permissions) -> String {
         let spec = ApiKeySpec { permissions, expires_at_ms: None };
         let (_, secret) = self.catalogue.put_api_key(app, &name(text), spec).await.unwrap();
         secret.unwrap().expose().to_owned()
@@ -122,7 +129,7 @@ impl World {
         self.run_as(&self.key, statement, args).await
     }
 
-    async fn ok(&self, statement: &str, args: Value) -> Value {
+    pub(crate) async fn ok(&self, statement: &str, args: Value) -> Value {
         let (status, json) = self.run(statement, args).await;
         assert_eq!(status, 200, "{statement}: {json}");
         json

@@ -80,26 +80,6 @@ async fn system_collections() {
 }
 
 #[tokio::test]
-async fn rows_that_others_know_are_asked_for() {
-    #[derive(Debug)]
-    struct Devices;
-    impl SystemRows for Devices {
-        fn rows(&self, _: &AppId, collection: &CollectionName) -> Option<Vec<Object>> {
-            let row: Object = [("_id", Crdt::from("pkA"))].into_iter().collect();
-            (collection.as_str() == "__devices").then(|| vec![row])
-        }
-    }
-    let world = world_with(short(), |log| Arc::clone(log) as _, Arc::new(Devices)).await;
-    assert_eq!(world.ok("SELECT * FROM __devices", json!({})).await["items"], json!([{"_id": "pkA"}]));
-    // A key that may read some documents of it does not get rows that are no documents.
-    let some = BTreeMap::from([("__devices".to_owned(), vec!["_id = 'pkB'".to_owned()])]);
-    let access = Access { everything: false, queries_by_collection: some };
-    let permissions = Permissions { ql_version: 1, remote_query: false, read: access, write: Access::default() };
-    let key = world.new_key(&world.app, "some", permissions).await;
-    assert_eq!(world.run_as(&key, "SELECT * FROM __devices", json!({})).await.0, 403);
-}
-
-#[tokio::test]
 async fn cbor_is_answered_and_taken() {
     let world = world(short()).await;
     let path = format!("/{}/api/v5/store/execute", world.app);

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt;
-use bigpeer_api::{ApiContext, ApiSettings, NoSystemRows};
+use bigpeer_api::{ApiContext, ApiSettings, AttachmentSettings};
 use bigpeer_auth::AuthContext;
 use bigpeer_chassis::{
-    Catalogue, Health, LogSettings, Metrics, Shutdown, finish_router, init_logs, shutdown_on_signals,
+    Catalogue, Health, LogSettings, Metrics, Shutdown, SystemCollections, finish_router, init_logs, shutdown_on_signals,
 };
 use bigpeer_gateway::{GatewayContext, GatewaySettings};
 use bigpeer_log::TransactionLog;
@@ -66,6 +66,9 @@ pub(crate) struct ServeArgs {
     /// How long an access token of a peer is good for, in seconds
     #[arg(long, env = "BIGPEER_TOKEN_TTL_SECS", default_value_t = bigpeer_auth::DEFAULT_TOKEN_TTL_SECS, value_name = "SECS")]
     token_ttl_secs: u64,
+    /// Largest attachment, in bytes
+    #[arg(long, env = "BIGPEER_MAX_ATTACHMENT_BYTES", default_value_t = AttachmentSettings::default().max_bytes, value_name = "BYTES")]
+    max_attachment_bytes: u64,
     #[command(flatten)]
     logs: LogSettings,
 }
@@ -79,6 +82,8 @@ struct Parts {
     ids: Arc<dyn IdGenerator>,
     metrics: Metrics,
     shutdown: Shutdown,
+    /// What roles show of themselves.
+    system: SystemCollections,
 }
 
 /// Serves until a signal asks for the end.
@@ -97,11 +102,14 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
 
     let opening = tokio::spawn(Arc::clone(&parts.stores).follow(shutdown.clone()));
     let upkeep = tokio::spawn(parts.metrics.clone().upkeep());
-    let router = router(&parts, args.token_ttl_secs)?;
+    let api = api(&parts, &args);
+    let expiry = tokio::spawn(bigpeer_api::expire_uploads(api.clone(), shutdown.clone()));
+    let router = router(&parts, api, args.token_ttl_secs)?;
     welcome::print(&url, &args.data_dir, dev.as_ref())?;
     tracing::info!(%address, data_dir = %args.data_dir.display(), "serving");
     serve(listener, router, &shutdown).await?;
 
+    expiry.abort();
     opening.abort();
     upkeep.abort();
     parts.stores.stop().await;
@@ -125,7 +133,7 @@ async fn open(args: &ServeArgs, shutdown: Shutdown) -> Result<Parts, Failure> {
     let catalogue = Catalogue::open(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids)).await;
     let catalogue = catalogue.map_err(|error| Failure::new(error.to_string()))?;
     let stores = AppStores::new(Arc::clone(&catalogue), Arc::clone(&log), objects);
-    Ok(Parts { log, catalogue, stores, clock, ids, metrics, shutdown })
+    Ok(Parts { log, catalogue, stores, clock, ids, metrics, shutdown, system: SystemCollections::default() })
 }
 
 fn private_dir(path: &Path) -> Result<(), String> {
@@ -137,12 +145,26 @@ fn private_dir(path: &Path) -> Result<(), String> {
         .map_err(|error| format!("cannot make {}: {error}", path.display()))
 }
 
-fn router(parts: &Parts, token_ttl_secs: u64) -> Result<Router, Failure> {
+fn api(parts: &Parts, args: &ServeArgs) -> ApiContext {
+    let attachments = AttachmentSettings { max_bytes: args.max_attachment_bytes, ..AttachmentSettings::default() };
+    ApiContext {
+        catalogue: Arc::clone(&parts.catalogue),
+        log: Arc::clone(&parts.log),
+        stores: Arc::clone(&parts.stores) as _,
+        clock: Arc::clone(&parts.clock),
+        ids: Arc::clone(&parts.ids),
+        settings: ApiSettings { attachments, ..ApiSettings::default() },
+        system: parts.system.clone(),
+    }
+}
+
+fn router(parts: &Parts, api: ApiContext, token_ttl_secs: u64) -> Result<Router, Failure> {
     let log = Arc::clone(&parts.log);
     let stores: Arc<dyn Stores> = Arc::clone(&parts.stores) as _;
     let (catalogue, clock, ids) = (&parts.catalogue, &parts.clock, &parts.ids);
     let sql = SqlContext::new(Arc::clone(&stores), Arc::clone(catalogue), SqlSettings::default());
     let sql = sql.map_err(|error| Failure::new(format!("SQL cannot be set up: {error}")))?;
+    let sql = sql.with_system(parts.system.clone());
     let health = Health::new();
     let (seen, apps, ending) = (Arc::clone(catalogue), Arc::clone(&parts.stores), parts.shutdown.clone());
     health.register("catalogue", move || seen.is_fresh());
@@ -153,15 +175,7 @@ fn router(parts: &Parts, token_ttl_secs: u64) -> Result<Router, Failure> {
         .merge(parts.metrics.router())
         .merge(admin::router(AdminContext { catalogue: Arc::clone(catalogue), stores: Arc::clone(&parts.stores) }))
         .merge(bigpeer_auth::router(AuthContext { catalogue: Arc::clone(catalogue), token_ttl_secs }))
-        .merge(bigpeer_api::router(ApiContext {
-            catalogue: Arc::clone(catalogue),
-            log: Arc::clone(&log),
-            stores: Arc::clone(&stores),
-            clock: Arc::clone(clock),
-            ids: Arc::clone(ids),
-            system: Arc::new(NoSystemRows),
-            settings: ApiSettings::default(),
-        }))
+        .merge(bigpeer_api::router(api))
         .merge(bigpeer_sql::router(sql))
         .merge(bigpeer_gateway::router(GatewayContext {
             catalogue: Arc::clone(catalogue),
@@ -171,6 +185,7 @@ fn router(parts: &Parts, token_ttl_secs: u64) -> Result<Router, Failure> {
             ids: Arc::clone(ids),
             shutdown: parts.shutdown.clone(),
             settings: GatewaySettings::default(),
+            system: parts.system.clone(),
         }));
     Ok(finish_router(router, Arc::clone(clock), Arc::clone(ids)))
 }

@@ -115,6 +115,7 @@ impl Server {
             ids: Arc::new(RandomIds),
             settings: GatewaySettings::default(),
             shutdown: shutdown.clone(),
+            system: Default::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -49,6 +49,11 @@ impl Matcher {
         &self.read
     }
 
+    /// The query, with its arguments in place.
+    pub(crate) fn query(&self) -> &str {
+        self.key.split('\0').next().unwrap_or_default()
+    }
+
     pub(crate) fn key(&self) -> &str {
         &self.key
     }

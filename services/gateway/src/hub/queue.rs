@@ -147,6 +147,11 @@ impl SessionQueue {
         self.inner().failed
     }
 
+    /// Memory of what is queued, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        self.inner().bytes
+    }
+
     /// Whether there is something to take out.
     pub(crate) fn has_news(&self) -> bool {
         let inner = self.inner();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::ws::{Message, WebSocket};
-use bigpeer_chassis::{Catalogue, Permissions, Principal, TokenAge};
+use bigpeer_chassis::{Catalogue, Name, Permissions, Principal, TokenAge};
 use bigpeer_log::ReadError;
 use bigpeer_protocol::pb::{self, CloseCode};
 use bigpeer_protocol::{Admission, GatewayEffect, GatewaySession, decode_peer_frame};
@@ -26,6 +26,9 @@ pub(super) struct Admitted {
     pub(super) rules: Arc<Rules>,
     pub(super) token: String,
     pub(super) admission: Admission,
+    /// The name of the key that the peer logged in with, and what the peer says about its device.
+    pub(super) user: Name,
+    pub(super) device: Option<pb::Device>,
     /// What the peer has not heard of.
     pub(super) rejections: Vec<Rejection>,
 }
@@ -90,7 +93,7 @@ pub(super) async fn handshake(
 
 async fn admit(gateway: &Gateway, app: &AppId, number: u64, hello: pb::Hello) -> Result<Admitted, pb::Close> {
     let context = &gateway.context;
-    let (site, permissions, expires_at_ms) = authenticate(&context.catalogue, app, &hello.access_token)?;
+    let (site, user, permissions, expires_at_ms) = authenticate(&context.catalogue, app, &hello.access_token)?;
     if site.get() != hello.site {
         return Err(pb::Close::new(CloseCode::CloseForeignSite, "the access token was given to another site"));
     }
@@ -125,13 +128,17 @@ async fn admit(gateway: &Gateway, app: &AppId, number: u64, hello: pb::Hello) ->
         permissions_json: serde_json::to_string(rules.permissions()).unwrap_or_default(),
         compress: context.settings.compress,
     };
-    Ok(Admitted { app, rules, token: hello.access_token, admission, rejections })
+    Ok(Admitted { app, rules, token: hello.access_token, admission, user, device: hello.device, rejections })
 }
 
 /// Whose token it is, what it allows and when it ends.
-fn authenticate(catalogue: &Catalogue, app: &AppId, token: &str) -> Result<(SiteId, Permissions, u64), pb::Close> {
+fn authenticate(
+    catalogue: &Catalogue,
+    app: &AppId,
+    token: &str,
+) -> Result<(SiteId, Name, Permissions, u64), pb::Close> {
     match catalogue.authenticate_token(app, token) {
-        Ok(Principal::Peer { site, permissions, expires_at_ms, .. }) => Ok((site, permissions, expires_at_ms)),
+        Ok(Principal::Peer { site, key, permissions, expires_at_ms }) => Ok((site, key, permissions, expires_at_ms)),
         Ok(Principal::ApiKey { .. } | Principal::Admin) => Err(pb::Close::new(
             CloseCode::CloseUnauthenticated,
             "log in first: only a peer's access token opens a session",
@@ -160,7 +167,7 @@ impl Session {
             Ok((site, ..)) if site != self.machine.site() => {
                 self.end(CloseCode::CloseForeignSite, "the access token was given to another site");
             }
-            Ok((_, permissions, expires_at_ms)) => {
+            Ok((_, _, permissions, expires_at_ms)) => {
                 self.token = token;
                 self.expires_at_ms = expires_at_ms;
                 self.put_in_force(permissions);
@@ -172,7 +179,7 @@ impl Session {
     /// The catalogue has changed: what the token allows may have, too.
     pub(super) fn permissions_changed(&mut self) {
         match authenticate(&self.gateway.context.catalogue, &self.app.id, &self.token) {
-            Ok((_, permissions, _)) => self.put_in_force(permissions),
+            Ok((_, _, permissions, _)) => self.put_in_force(permissions),
             Err(close) if close.code() == CloseCode::CloseTokenExpired => self.end(close.code(), &close.message),
             Err(_) => self.end(CloseCode::CloseAccessRevoked, "access was revoked"),
         }

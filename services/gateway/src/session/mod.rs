@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at};
 
 use crate::apps::App;
+use crate::devices::Device;
 use crate::hub::{Matcher, SessionQueue};
 use crate::metrics;
 use crate::rules::Rules;
@@ -59,6 +60,8 @@ struct Session {
     token: String,
     expires_at_ms: u64,
     queue: Arc<SessionQueue>,
+    /// What others are shown of the session.
+    device: Arc<Device>,
     outbox: Outbox,
     pushes: Pushes,
     subscriptions: BTreeMap<u32, Arc<Matcher>>,
@@ -139,19 +142,25 @@ enum Event {
 
 impl Session {
     fn new(gateway: Arc<Gateway>, admitted: admit::Admitted, number: u64, machine: GatewaySession) -> Self {
-        let settings = &gateway.context.settings;
-        let queue = SessionQueue::new(number, machine.site(), settings.queue_bytes);
+        let context = &gateway.context;
+        let settings = &context.settings;
+        let queue = Arc::new(SessionQueue::new(number, machine.site(), settings.queue_bytes));
         let pace = Pace::new(settings.max_messages_per_second, settings.max_bytes_per_second, Instant::now());
+        let name = admitted.admission.session.clone();
+        let (now_ms, queued) = (context.clock.now_ms(), Arc::clone(&queue));
+        let device = Device::new(name.clone(), admitted.user, admitted.device, now_ms, queued);
+        admitted.app.show(number, &device);
         let mut session = Self {
             gateway,
             app: admitted.app,
             number,
-            name: admitted.admission.session.clone(),
+            name,
             machine,
             rules: admitted.rules,
             token: admitted.token,
             expires_at_ms: admitted.admission.expires_at_ms,
-            queue: Arc::new(queue),
+            queue,
+            device,
             outbox: Outbox::default(),
             pushes: Pushes::default(),
             subscriptions: BTreeMap::new(),
@@ -222,6 +231,7 @@ impl Session {
                 Event::DrainedTooLong => return going_away(self.number),
             }
             self.look_at_queue();
+            self.device.stands(self.machine.through(), self.is_behind(), || self.gateway.context.clock.now_ms());
         }
         self.ended.take().unwrap_or_else(|| going_away(self.number))
     }
@@ -287,6 +297,7 @@ impl Session {
         let effects = match frame {
             Some(Ok(Message::Binary(bytes))) => {
                 metrics::received(bytes.len());
+                self.device.received(bytes.len());
                 match decode_peer_frame(bytes, self.machine.max_frame_bytes()) {
                     Ok(framed) => {
                         self.pace.spend(weight(&framed.message), framed.bytes, Instant::now());
@@ -403,8 +414,14 @@ impl Session {
         self.tell_cursor();
     }
 
+    /// Whether there is something that the peer has not been sent.
+    fn is_behind(&self) -> bool {
+        self.catching_up.is_some() || !self.waiting.is_empty() || self.outbox.has_documents() || self.queue.has_news()
+    }
+
     /// After the last message: nothing of the session stays anywhere.
     fn leave(&self) {
+        self.app.hide(self.number);
         self.app.hub.detach_all(self.number);
         self.app.leave(self.machine.site(), self.number);
     }

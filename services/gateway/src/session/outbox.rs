@@ -52,6 +52,11 @@ impl Outbox {
         self.page.is_some()
     }
 
+    /// Whether documents wait that were taken out of the queue or of a snapshot.
+    pub(super) fn has_documents(&self) -> bool {
+        !self.parts.is_empty() || self.page.is_some()
+    }
+
     pub(super) fn page(&mut self, page: Framed<Bytes>) {
         self.page = Some(page);
     }
@@ -122,6 +127,7 @@ impl Session {
         let Some(message) = self.next_message() else { return };
         if let Message::Binary(frame) = &message {
             metrics::sent(frame.len());
+            self.device.sent(frame.len());
         }
         self.outbox.flush = true;
         let sent = sink.start_send_unpin(message);

@@ -41,6 +41,7 @@ impl Session {
             Ok(since) => since,
             Err(close) => return self.end(close.code(), &close.message),
         };
+        self.device.subscribed(id, &matcher);
         self.subscriptions.insert(id, Arc::clone(&matcher));
         let member = Member { id, matcher, since: since.clone().unwrap_or_default() };
         if since.is_none() {
@@ -88,6 +89,7 @@ impl Session {
     pub(super) fn unsubscribe(&mut self, id: u32) {
         self.app.hub.detach(self.number, id);
         self.subscriptions.remove(&id);
+        self.device.unsubscribed(id);
         self.waiting.retain(|member| member.id != id);
         if self.catching_up.as_mut().is_some_and(|catching_up| catching_up.remove(id)) {
             self.catching_up = None;
@@ -258,7 +260,9 @@ impl Session {
             }
             // Out of whatever it is doing now.
             self.unsubscribe(id);
-            self.subscriptions.insert(id, Arc::new(matcher.with_rule(read)));
+            let matcher = Arc::new(matcher.with_rule(read));
+            self.device.subscribed(id, &matcher);
+            self.subscriptions.insert(id, matcher);
             self.resync(id);
         }
     }

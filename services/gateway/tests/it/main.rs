@@ -10,6 +10,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "bytes out of numbers")]
 
 mod cold;
+mod devices;
 mod hostile;
 mod permissions;
 mod push;

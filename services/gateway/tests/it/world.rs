@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bigpeer_chassis::{ApiKeySpec, Catalogue, Name, Permissions, Shutdown};
+use bigpeer_chassis::{ApiKeySpec, Catalogue, Name, Permissions, Shutdown, SystemCollections};
 use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value};
 use bigpeer_gateway::{GatewayContext, GatewaySettings, router};
 use bigpeer_log::{MemoryLog, TransactionLog};
@@ -34,6 +34,7 @@ pub(crate) struct World {
     pub(crate) log: Arc<MemoryLog>,
     pub(crate) store: Arc<DocumentStore>,
     pub(crate) shutdown: Shutdown,
+    pub(crate) system: SystemCollections,
     address: std::net::SocketAddr,
 }
 
@@ -67,6 +68,7 @@ impl World {
         let app = catalogue.create_app(&name("t"), &name("a")).await.unwrap().id;
         let store = DocumentStore::open(app.clone(), objects, Arc::clone(&log) as _, tables).await.unwrap();
         let shutdown = Shutdown::new();
+        let system = SystemCollections::default();
         let context = GatewayContext {
             catalogue: Arc::clone(&catalogue),
             log: Arc::clone(&log) as _,
@@ -75,11 +77,13 @@ impl World {
             ids: Arc::new(RandomIds),
             settings,
             shutdown: shutdown.clone(),
+            system: system.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, router(context)).await });
-        let world = Self { app, catalogue, log, store, shutdown, address };
+        let router = router(context);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let world = Self { app, catalogue, log, store, shutdown, system, address };
         world.key("all", Permissions::all()).await;
         world
     }

@@ -9,8 +9,10 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod attachments;
 mod bad_input;
 mod deleting;
+mod devices;
 mod docs;
 mod flights;
 mod kill;

@@ -1,22 +1,24 @@
 //! `bigpeer peer`: a Small Peer on the command line. Its store is a directory; what needs no server works without one.
 
+mod attachments;
+mod watch;
+
 use std::future::Future;
 use std::path::PathBuf;
 
 use bigpeer_crdt::Value;
 use bigpeer_peer::{
-    ConnectSettings, Connection, LiveResult, Params, Peer, PeerError, PeerEvent, PeerSettings, Status, SubscriptionId,
+    ConnectSettings, Connection, Params, Peer, PeerError, PeerSettings, Rejection, Status, SubscriptionId, WriteStatus,
 };
 use clap::{Args, Subcommand};
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use serde_json::json;
-use tokio::sync::broadcast;
 
 use crate::client::ClientArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::query::arguments;
+use attachments::{AttachArgs, FetchArgs};
+use watch::WatchArgs;
 
 /// Failed attempts to connect after which `sync` gives up.
 const PATIENCE: u32 = 3;
@@ -32,6 +34,8 @@ const REJECTED: u8 = 3;
   bigpeer peer --store ./phone query \"UPDATE flights SET gate = 'B7' WHERE _id = 1\"
   bigpeer peer --store ./phone sync            the update was made offline; this sends it
   bigpeer peer --store ./phone watch           stays connected
+  bigpeer peer --store ./phone attach gate.jpg --collection flights --document 1 --field photo
+  bigpeer peer --store ./phone fetch --collection flights --document 1 --field photo --output gate.jpg
 Exit codes: 1 failed, 3 the server rejected local writes (they are undone here, and shown).")]
 pub(crate) struct PeerArgs {
     /// Directory of the peer's store; made if it does not exist
@@ -69,16 +73,24 @@ enum Action {
     },
     /// Connect, push local writes, wait until all subscriptions are caught up, and end
     Sync,
-    /// Stay connected, and print what changes as JSON, one change a line, until interrupted
-    Watch {
-        /// What to watch, a SELECT; without it everything that is subscribed to
-        query: Option<String>,
-        /// Its :parameters, as a JSON object
-        #[arg(long, value_name = "JSON", requires = "query")]
-        args: Option<String>,
+    /// Stay connected, and tell what changes until interrupted
+    Watch(WatchArgs),
+    /// Put a file into the store, to be sent with the next sync, and print its token. Works offline
+    Attach(AttachArgs),
+    /// Get the attachment of a document
+    Fetch(FetchArgs),
+    /// Print what the server rejected, as JSON, one a line. Works offline
+    Rejections {
+        /// Take note of them: they are not printed again
+        #[arg(long)]
+        dismiss: bool,
     },
     /// Print where the store stands, as JSON. Works offline
-    Status,
+    Status {
+        /// What became of one local transaction, by its number
+        #[arg(long, value_name = "SEQ")]
+        write: Option<u64>,
+    },
 }
 
 impl From<PeerError> for Failure {
@@ -104,8 +116,12 @@ async fn act(peer: &Peer, action: Action, client: &ClientArgs) -> Result<(), Fai
         Action::Unsubscribe { subscription } => Ok(peer.unsubscribe(SubscriptionId::new(subscription)).await?),
         Action::Query { statement, args } => query(peer, &statement, params(args.as_deref())?, client).await,
         Action::Sync => sync(peer, settings(client)?).await,
-        Action::Watch { query, args } => watch(peer, settings(client)?, query, params(args.as_deref())?).await,
-        Action::Status => output::line(&status(&peer.status()).to_string()),
+        Action::Watch(args) => watch::watch(peer, settings(client)?, args).await,
+        Action::Attach(args) => attachments::attach(peer, args).await,
+        Action::Fetch(args) => attachments::fetch(peer, args, || settings(client)).await,
+        Action::Rejections { dismiss } => rejections(peer, dismiss).await,
+        Action::Status { write: None } => output::line(&status(&peer.status()).to_string()),
+        Action::Status { write: Some(seq) } => output::line(&write_status(&peer.write_status(seq).await?).to_string()),
     }
 }
 
@@ -143,21 +159,22 @@ async fn query(peer: &Peer, statement: &str, params: Params, client: &ClientArgs
 }
 
 async fn sync(peer: &Peer, settings: ConnectSettings) -> Result<(), Failure> {
-    let mut events = peer.events();
+    let before = peer.rejections().await?;
     peer.connect(settings).await?;
     let done = async {
         peer.wait_connected().await?;
         for subscription in peer.status().subscriptions.into_keys() {
             peer.wait_caught_up(subscription).await?;
         }
-        peer.wait_pushed().await
+        peer.wait_pushed().await?;
+        peer.wait_uploaded().await
     };
     unless_unreachable(peer, done).await?;
     let now = peer.status();
     peer.disconnect().await;
-    let rejected = rejections(&mut events);
-    for text in &rejected {
-        output::note(text);
+    let rejected = peer.rejections().await?.split_off(before.len());
+    for rejection in &rejected {
+        output::note(&told(rejection));
     }
     output::line(&format!(
         "in sync: {} subscriptions caught up, {} local transactions acknowledged",
@@ -190,104 +207,43 @@ async fn unless_unreachable<T>(peer: &Peer, done: impl Future<Output = Result<T,
     }
 }
 
-fn rejections(events: &mut broadcast::Receiver<PeerEvent>) -> Vec<String> {
-    let mut texts = Vec::new();
-    loop {
-        match events.try_recv() {
-            Ok(PeerEvent::WriteRejected { seq, code, message, documents }) => {
-                let ids: Vec<String> = documents
-                    .iter()
-                    .take(5)
-                    .map(|(collection, id)| format!("{collection}/{}", id.to_value().to_json()))
-                    .collect();
-                texts.push(format!("transaction {seq} was rejected ({code}): {message}; undone: {}", ids.join(", ")));
-            }
-            Ok(_) | Err(broadcast::error::TryRecvError::Lagged(_)) => {}
-            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => return texts,
-        }
-    }
+/// A rejection as a person reads it.
+fn told(rejection: &Rejection) -> String {
+    let Rejection { seq, code, message, documents, .. } = rejection;
+    let ids = documents.iter().take(5).map(|(collection, id)| format!("{collection}/{}", id.to_value().to_json()));
+    let ids: Vec<String> = ids.collect();
+    format!("transaction {seq} was rejected ({code}): {message}; undone: {}", ids.join(", "))
 }
 
-async fn watch(peer: &Peer, settings: ConnectSettings, query: Option<String>, params: Params) -> Result<(), Failure> {
-    let mut live = Vec::new();
-    match query {
-        Some(query) => live.push((query.clone(), peer.observe(&query, params)?)),
-        None => {
-            for subscription in peer.status().subscriptions.into_values() {
-                let query = subscription.query;
-                live.push((query.clone(), peer.observe(&query, Params::new())?));
-            }
+async fn rejections(peer: &Peer, dismiss: bool) -> Result<(), Failure> {
+    for rejection in peer.rejections().await? {
+        output::line(&rejection_json(&rejection).to_string())?;
+        if dismiss {
+            peer.dismiss_rejection(rejection.number).await?;
         }
-    }
-    if live.is_empty() {
-        return Err(Failure::new("nothing is subscribed to; name a query, or `subscribe` first"));
-    }
-    let mut events = peer.events();
-    peer.connect(settings).await?;
-    let step = |(query, mut live): (String, bigpeer_peer::LiveQuery)| async move {
-        let result = live.next().await;
-        (query, live, result)
-    };
-    let mut waiting: FuturesUnordered<_> = live.into_iter().map(step).collect();
-    loop {
-        tokio::select! {
-            changed = waiting.next() => {
-                let Some((query, live, result)) = changed else { return Ok(()) };
-                print_changes(&query, &result?)?;
-                waiting.push(step((query, live)));
-            }
-            event = events.recv() => tell(&event)?,
-            interrupted = tokio::signal::ctrl_c() => {
-                return interrupted.map_err(|error| Failure::new(error.to_string()));
-            }
-        }
-    }
-}
-
-fn print_changes(query: &str, result: &LiveResult) -> Result<(), Failure> {
-    let mut text = String::new();
-    let mut add = |change: &str, row: Option<&Value>, before: Option<&Value>| {
-        let mut line = json!({"change": change, "query": query});
-        if let Some(row) = row {
-            line["document"] = row.to_json();
-        }
-        if let Some(before) = before {
-            line["before"] = before.to_json();
-        }
-        text.push_str(&format!("{line}\n"));
-    };
-    for at in &result.inserted {
-        add("inserted", result.items.get(*at), None);
-    }
-    for (at, before) in &result.updated {
-        add("updated", result.items.get(*at), Some(before));
-    }
-    for before in &result.removed {
-        add("removed", None, Some(before));
-    }
-    output::raw(text.as_bytes())
-}
-
-/// Tells of the connection on standard error; a refusal ends the watch.
-fn tell(event: &Result<PeerEvent, broadcast::error::RecvError>) -> Result<(), Failure> {
-    match event {
-        Ok(PeerEvent::Connected) => output::note("connected"),
-        Ok(PeerEvent::Disconnected { reason }) => output::note(&format!("disconnected ({reason}); reconnecting")),
-        Ok(PeerEvent::Refused { reason }) => return Err(Failure::new(format!("the server refused: {reason}"))),
-        Ok(PeerEvent::WriteRejected { seq, code, message, .. }) => {
-            output::note(&format!("transaction {seq} was rejected ({code}): {message}; it is undone here"));
-        }
-        Ok(PeerEvent::CaughtUp { subscription, .. }) => {
-            output::note(&format!("subscription {subscription} is caught up"))
-        }
-        Ok(PeerEvent::Resync { subscription }) => output::note(&format!("subscription {subscription} starts over")),
-        Ok(PeerEvent::SubscriptionRefused { subscription, reason }) => {
-            output::note(&format!("subscription {subscription} was refused: {reason}"));
-        }
-        Err(broadcast::error::RecvError::Lagged(missed)) => output::note(&format!("{missed} events were missed")),
-        Err(broadcast::error::RecvError::Closed) => {}
     }
     Ok(())
+}
+
+fn rejection_json(rejection: &Rejection) -> serde_json::Value {
+    let documents = rejection.documents.iter();
+    let documents: Vec<_> =
+        documents.map(|(collection, id)| json!({"collection": collection, "_id": id.to_value().to_json()})).collect();
+    json!({
+        "transaction": rejection.seq,
+        "code": rejection.code,
+        "message": rejection.message,
+        "documents": documents,
+    })
+}
+
+fn write_status(status: &WriteStatus) -> serde_json::Value {
+    match status {
+        WriteStatus::Unknown => json!({"write": "unknown"}),
+        WriteStatus::Waiting => json!({"write": "waiting"}),
+        WriteStatus::Durable { lsn } => json!({"write": "durable", "lsn": lsn.to_string()}),
+        WriteStatus::Rejected(rejection) => json!({"write": "rejected", "rejection": rejection_json(rejection)}),
+    }
 }
 
 fn status(now: &Status) -> serde_json::Value {
@@ -308,6 +264,9 @@ fn status(now: &Status) -> serde_json::Value {
         "local_transactions": now.committed,
         "unpushed": now.unpushed,
         "acknowledged": now.acknowledged,
+        "acknowledged_lsn": now.acknowledged_lsn.map(|lsn| lsn.to_string()),
+        "attachments_to_send": now.uploads,
+        "rejections": now.rejections,
         "subscriptions": subscriptions,
     })
 }
