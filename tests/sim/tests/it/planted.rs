@@ -42,7 +42,8 @@ fn a_peer_that_loses_a_document() {
 
 #[test]
 fn a_peer_that_keeps_what_left() {
-    assert_eq!(seen(plant(Planted::Stays)), Some(Checker::LeftIsGone));
+    // What left may also be what was never to be read: a write that was rejected.
+    assert!(matches!(seen(plant(Planted::Stays)), Some(Checker::LeftIsGone | Checker::Permitted)));
 }
 
 #[test]
