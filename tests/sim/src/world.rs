@@ -289,6 +289,7 @@ impl World {
         for (host, message) in self.tap.take() {
             let Some(client) = self.clients.iter().find(|client| client.host == host) else { continue };
             let record = lock(&client.parts.record);
+            self.trace.event(self.time.now(), format_args!("{} is told {message:?}", record.name));
             let mut named: Vec<(&str, &[u8], Option<&[u8]>)> = Vec::new();
             match &message {
                 FromGateway::Changes(changes) => {

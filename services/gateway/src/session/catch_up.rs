@@ -132,6 +132,11 @@ impl CatchUp {
         self.snapshot.lsn()
     }
 
+    /// Live changes after the snapshot are not queued any more.
+    pub(super) fn detached(&mut self) {
+        self.attached = false;
+    }
+
     pub(super) const fn is_attached(&self) -> bool {
         self.attached
     }

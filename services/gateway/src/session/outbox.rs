@@ -83,6 +83,11 @@ impl Outbox {
         self.parts.push_back(Framed { message: frame, bytes: 0 });
     }
 
+    /// Documents that follow those that were taken out before, and come before all others.
+    pub(super) fn documents_next(&mut self, frame: Framed<Bytes>) {
+        self.parts.push_back(frame);
+    }
+
     /// Forgets a page that was made and not sent.
     pub(super) fn drop_page(&mut self) {
         self.page = None;

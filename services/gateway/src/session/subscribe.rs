@@ -1,13 +1,15 @@
 //! Subscriptions of a session: opening, catching up one group after the other, and going live.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bigpeer_crdt::{DocId, Object, Value};
+use bigpeer_protocol::PageWriter;
 use bigpeer_protocol::pb::{self, CloseCode, RefuseCode};
 use bigpeer_tables::TablesError;
-use bigpeer_types::Lsn;
 use bigpeer_types::limits::MAX_STATEMENT_BYTES;
+use bigpeer_types::{CollectionName, Lsn};
 use tokio::time::Instant;
 
 use super::Session;
@@ -112,18 +114,34 @@ impl Session {
             return self.end(CloseCode::CloseUnavailable, "the store has stopped");
         }
         if let Some(lagged_at) = self.lagged_at.take() {
-            for (id, since) in self.machine.put_back() {
-                if let Some(matcher) = self.subscriptions.get(&id) {
-                    let since = Since { lsn: Some(since.max(lagged_at)), position: None };
-                    self.waiting.push(Member { id, matcher: Arc::clone(matcher), since });
-                }
-            }
+            self.put_back(lagged_at);
         }
         if self.catching_up.is_none() && self.machine.is_open() {
             self.start();
         }
         if self.catching_up.is_none() {
             self.turn.leave();
+        }
+    }
+
+    /// Puts the live subscriptions back to catching up. The peer hears it at once, in a page without documents for each
+    /// collection: `through` is not theirs from here on, also while some of them are live again and others still wait.
+    fn put_back(&mut self, lagged_at: Lsn) {
+        // Nothing is queued for those that are catching up either, though they were attached: once more, from there.
+        if let Some(catching_up) = &mut self.catching_up {
+            catching_up.detached();
+        }
+        let mut of_collection: BTreeMap<CollectionName, Vec<u32>> = BTreeMap::new();
+        for (id, since) in self.machine.put_back() {
+            if let Some(matcher) = self.subscriptions.get(&id) {
+                let since = Since { lsn: Some(since.max(lagged_at)), position: None };
+                of_collection.entry(matcher.collection().clone()).or_default().push(id);
+                self.waiting.push(Member { id, matcher: Arc::clone(matcher), since });
+            }
+        }
+        for (collection, ids) in of_collection {
+            let page = PageWriter::new(collection.as_str(), lagged_at, &ids, 0);
+            self.outbox.documents_next(page.finish(None, self.machine.compression()));
         }
     }
 
