@@ -22,7 +22,7 @@ run: ## build and start bigpeer on its defaults (data in ./data)
 build: ## build the release binary
 	$(CARGO) build --release --locked -p bigpeer
 
-test: unit e2e ## every test; installs what the tests need
+test: unit sim-test e2e ## every test; installs what the tests need
 
 unit: ## unit, property and integration tests of every crate
 	$(CARGO) test --locked --workspace --exclude bigpeer-e2e

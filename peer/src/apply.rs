@@ -383,7 +383,15 @@ impl<'b, 'a> Batch<'b, 'a> {
                 }
                 None => None,
             };
+            let is_visible = base.as_ref().is_some_and(Document::is_visible);
             self.reset(Lsn::ZERO, collection, *number, id, base)?;
+            // What this state says of belonging here is newer than what was said before.
+            self.stays(*number, id.as_key(), &[])?;
+            if is_visible {
+                // If no subscription matches it, nobody would tell how it goes on: the write may have brought it here, or
+                // have kept it when it left.
+                self.left(Lsn::ZERO, collection, *number, id.as_key(), &[])?;
+            }
         }
         let code = rejected.code().as_str_name();
         self.work.add_rejection((rejected.seq, code, &rejected.message), &documents)?;

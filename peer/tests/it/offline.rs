@@ -134,7 +134,7 @@ async fn one_peer_at_a_time_and_private_files() {
     assert_eq!(mode(&store), 0o700);
     for entry in std::fs::read_dir(&store).expect("a directory") {
         let path = entry.expect("an entry").path();
-        assert_eq!(mode(&path), 0o600, "{}", path.display());
+        assert_eq!(mode(&path), if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
     }
     peer.close().await;
     drop(peer);

@@ -11,7 +11,19 @@ fn passes(seed: u64) {
 
 #[test]
 fn five_seeds() {
-    [0, 1, 2, 12, 18].into_iter().for_each(passes);
+    (0..5).for_each(passes);
+}
+
+/// What docs/simulation.md says about each.
+#[test]
+fn seeds_that_found_something() {
+    [1, 10, 12, 13, 15, 18, 26, 27, 31, 39, 40, 42, 57].into_iter().for_each(passes);
+}
+
+#[test]
+#[ignore = "not mended yet"]
+fn seeds_that_found_what_is_still_there() {
+    [21, 32].into_iter().for_each(passes);
 }
 
 #[test]
