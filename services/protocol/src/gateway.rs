@@ -353,6 +353,7 @@ impl GatewaySession {
     /// The subscriptions that still catch up have everything up to `lsn`.
     pub fn caught_up(&mut self, ids: &[u32], lsn: Lsn) -> Vec<GatewayEffect> {
         let mut subscriptions = Vec::new();
+        let others = self.subscriptions.values().any(|phase| matches!(phase, SubscriptionPhase::Live(_)));
         for &id in ids {
             if let Some(phase @ SubscriptionPhase::CatchingUp) = self.subscriptions.get_mut(&id) {
                 *phase = SubscriptionPhase::Live(lsn);
@@ -362,7 +363,10 @@ impl GatewaySession {
         if subscriptions.is_empty() {
             return Vec::new();
         }
-        self.through = self.through.max(lsn);
+        // This is for these alone: live ones are still to be told.
+        if !others {
+            self.through = self.through.max(lsn);
+        }
         vec![send(pb::CaughtUp { subscriptions, lsn: Some(lsn.into()) })]
     }
 

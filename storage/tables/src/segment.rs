@@ -12,7 +12,7 @@ pub(crate) mod read;
 pub(crate) mod write;
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bigpeer_types::{AppId, CollectionName};
 use bytes::Bytes;
@@ -26,7 +26,6 @@ use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
-use tokio::sync::OnceCell;
 
 use crate::error::TablesError;
 use crate::manifest::SegmentMeta;
@@ -45,7 +44,7 @@ pub(crate) struct SegmentFile {
     size: u64,
     tail_bytes: u64,
     tail_crc32c: u32,
-    footer: OnceCell<Arc<Footer>>,
+    footer: OnceLock<Arc<Footer>>,
 }
 
 /// What is known of a file without reading its rows.
@@ -84,12 +83,17 @@ impl SegmentFile {
     pub(crate) fn new(app: &AppId, collection: &CollectionName, meta: &SegmentMeta) -> Self {
         let path = ObjectPath::Segment(app.clone(), collection.clone(), meta.ulid).to_path();
         let (tail_bytes, tail_crc32c) = (meta.tail_bytes, meta.tail_crc32c);
-        Self { path, size: meta.size, tail_bytes, tail_crc32c, footer: OnceCell::new() }
+        Self { path, size: meta.size, tail_bytes, tail_crc32c, footer: OnceLock::new() }
     }
 
-    /// The footer, from the cache or the file. Readers that ask at once wait for one read.
+    /// The footer, from the cache or the file. Nobody waits for somebody else's read: a scan that has begun one may not be
+    /// polled for as long as its reader has something else to do, which may be to read this file.
     pub(crate) async fn footer(&self, objects: &Arc<dyn ObjectStore>) -> Result<Arc<Footer>, TablesError> {
-        self.footer.get_or_try_init(|| async { self.read_footer(objects).await.map(Arc::new) }).await.cloned()
+        if let Some(known) = self.footer.get() {
+            return Ok(Arc::clone(known));
+        }
+        let read = Arc::new(self.read_footer(objects).await?);
+        Ok(Arc::clone(self.footer.get_or_init(|| read)))
     }
 
     pub(crate) fn reader(&self, objects: &Arc<dyn ObjectStore>) -> ObjectReader {

@@ -6,7 +6,10 @@ use bigpeer_sim::run;
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        // Failures are what it is about: crates are asked for their logs with RUST_LOG.
+        .with_env_filter(tracing_subscriber::EnvFilter::new(
+            std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned()),
+        ))
         .with_writer(std::io::stderr)
         .without_time()
         .with_ansi(false)

@@ -356,7 +356,13 @@ impl World {
                         || subscription.caught_up && subscription.cursor.is_some_and(|cursor| cursor >= head)
                 });
             if !is_done {
-                return Some(format!("{name}, with the log's head at {head}: {status:?}"));
+                let stores: Vec<_> = self
+                    .servers
+                    .iter()
+                    .filter_map(|server| lock(&server.slot).clone())
+                    .map(|serving| (serving.store.applied().to_string(), serving.store.failed()))
+                    .collect();
+                return Some(format!("{name}, with the log's head at {head}, the stores at {stores:?}: {status:?}"));
             }
         }
         None
