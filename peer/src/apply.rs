@@ -248,7 +248,7 @@ impl<'b, 'a> Batch<'b, 'a> {
     ) -> Result<(), PeerError> {
         let Some(state) = self.work.tables().document(number, key)? else { return Ok(()) };
         let (id, document) = (parse_id(key)?, decode(&state)?);
-        if self.is_matched(collection, &id, &document, |other| !subscriptions.contains(&other.id))? {
+        if self.is_vouched_for(collection, &id, &document, subscriptions)? {
             return Ok(());
         }
         if self.work.tables().has_changes_after(lsn, number, key)? {
@@ -257,6 +257,23 @@ impl<'b, 'a> Batch<'b, 'a> {
         }
         self.work.touch(collection);
         self.work.remove_document(number, key)
+    }
+
+    /// Whether a subscription matches the document that does not match `left` any more. What is here may be older than what
+    /// made it leave: then it still matches `left`, and only those that have caught up know better. The others are still
+    /// going to hear of it, and to be sent all of it if it matches them; two of them must not keep it for each other.
+    fn is_vouched_for(
+        &mut self,
+        collection: &CollectionName,
+        id: &DocId,
+        document: &Document,
+        left: &[SubscriptionId],
+    ) -> Result<bool, PeerError> {
+        let is_old = self.is_matched(collection, id, document, |one| left.contains(&one.id))?;
+        let status = &self.work.status.subscriptions;
+        let knowing: BTreeSet<SubscriptionId> =
+            status.iter().filter(|(_, status)| !is_old || status.caught_up).map(|(id, _)| *id).collect();
+        self.is_matched(collection, id, document, |other| !left.contains(&other.id) && knowing.contains(&other.id))
     }
 
     /// The server has named the document as one that matches these subscriptions: it is not to go.

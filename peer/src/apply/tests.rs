@@ -141,6 +141,44 @@ async fn a_subscription_that_is_put_back_is_not_caught_up_and_its_cursor_stands_
 }
 
 #[tokio::test]
+async fn subscriptions_that_catch_up_one_after_the_other_do_not_keep_what_left_both() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, _signals) = open(dir.path());
+    let (first, mut ids) = subscribe(&store).await;
+    let query = "SELECT * FROM cars WHERE a_field_0 IS NOT MISSING";
+    let (second, _) =
+        store.write(Durability::Power, move |work| work.add_subscription(query, "")).await.expect("subscribes");
+    assert_ne!(first, second);
+    ids.insert(2, second);
+    let mut clock = clock();
+    let both_live = PeerEffect::CaughtUp { subscriptions: vec![1, 2], lsn: Lsn::new(5, 0) };
+    apply_to(&store, vec![page(0..3, &mut clock, 1), both_live], &ids).await.expect("applies");
+    assert_eq!(count(&store).await, 3);
+
+    // Both are put back; meanwhile the document 1 left both, the document 2 only the first.
+    let left = |subscription: u32, numbers: &[i64]| {
+        let key = |number: &i64| DocId::from_value(&Value::Int(*number)).expect("an id").as_key().to_vec().into();
+        let left = numbers.iter().map(|number| pb::LeftKey { id: key(number), ..pb::LeftKey::default() }).collect();
+        let page = pb::Page {
+            subscriptions: vec![subscription],
+            collection: "cars".to_owned(),
+            snapshot: Some(Lsn::new(8, 0).into()),
+            left,
+            ..pb::Page::default()
+        };
+        PeerEffect::Apply { changes: pb::Changes { page: Some(page), ..pb::Changes::default() }, bytes: 0 }
+    };
+    let live = |subscription: u32| PeerEffect::CaughtUp { subscriptions: vec![subscription], lsn: Lsn::new(8, 0) };
+    let mut sent_again = page(2..3, &mut clock, 1);
+    if let PeerEffect::Apply { changes, .. } = &mut sent_again {
+        changes.page.as_mut().expect("a page").subscriptions = vec![2];
+    }
+    apply_to(&store, vec![left(2, &[]), left(1, &[1, 2]), live(1)], &ids).await.expect("applies");
+    apply_to(&store, vec![left(2, &[1]), sent_again, live(2)], &ids).await.expect("applies");
+    assert_eq!(count(&store).await, 2, "the documents 0 and 2");
+}
+
+#[tokio::test]
 async fn the_clock_moves_past_what_was_seen() {
     let dir = tempfile::tempdir().expect("a directory");
     let (store, _signals) = open(dir.path());
