@@ -24,8 +24,9 @@ build: ## build the release binary
 
 test: unit sim-test e2e ## every test; installs what the tests need
 
-unit: ## unit, property and integration tests of every crate
+unit: $(PYTHON) ## unit, property and integration tests of every crate; the tables also on disk and on S3
 	$(CARGO) test --locked --workspace --exclude bigpeer-e2e
+	$(PYTHON) scripts/test_stores.py
 
 sim-test: ## the simulator's own tests, and a few seeds
 	cd tests/sim && $(SIM_CARGO) test --locked $(SIM_TARGET)

@@ -17,6 +17,7 @@ mod settings;
 mod trim;
 
 pub use error::CompactorError;
+pub use policy::due;
 pub use settings::CompactorSettings;
 
 use std::future::Future;
@@ -146,7 +147,7 @@ impl Compactor {
     async fn compact_what_is_due(&self, quiet: bool) -> Result<(), CompactorError> {
         let mut worked = false;
         for debt in self.writer.debts() {
-            if let Some(extent) = policy::due(&debt, quiet) {
+            if let Some(extent) = due(&debt, quiet) {
                 worked |= self.writer.compact(&debt.collection, extent).await?.is_some();
             }
         }

@@ -9,7 +9,8 @@ const MANY_SEGMENTS: usize = 8;
 const CHEAP_BYTES: u64 = 256 << 20;
 
 /// How far a collection is to be compacted now, if at all. `quiet`: nothing was written for a while.
-pub(crate) fn due(debt: &Debt, quiet: bool) -> Option<Extent> {
+#[must_use]
+pub fn due(debt: &Debt, quiet: bool) -> Option<Extent> {
     let total = debt.new_bytes + debt.run_bytes;
     if quiet && (debt.new_segments > 0 || debt.superseded > 0) && (total <= CHEAP_BYTES || debt.new_bytes * 10 >= total)
     {

@@ -45,6 +45,18 @@ pub enum TablesError {
         /// The epoch of the other.
         theirs: u64,
     },
+    /// The state at an LSN was asked for that is no longer kept: its manifest was collected, or the log behind it trimmed.
+    #[error("the state at {lsn} is no longer kept; ask for a later one")]
+    Forgotten {
+        /// What was asked for.
+        lsn: bigpeer_types::Lsn,
+    },
+    /// There is no pin of this name, or its time is over.
+    #[error("there is no pin '{name}'")]
+    NoPin {
+        /// What was asked for.
+        name: String,
+    },
     /// The store was shut down.
     #[error("the store was shut down")]
     Stopped,
@@ -63,6 +75,8 @@ impl TablesError {
             Self::Corrupt { .. }
             | Self::BadTransaction { .. }
             | Self::Fenced { .. }
+            | Self::Forgotten { .. }
+            | Self::NoPin { .. }
             | Self::Stopped
             | Self::Encoding(_) => false,
         }

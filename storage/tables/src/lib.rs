@@ -26,7 +26,9 @@ mod feed;
 mod local;
 pub mod manifest;
 mod metrics;
+mod objects;
 mod overlay;
+mod past;
 pub mod paths;
 mod scan;
 mod segment;
@@ -41,6 +43,10 @@ mod writer;
 pub use error::TablesError;
 pub use feed::{AppliedBatch, AppliedTransaction, Feed, FeedError};
 pub use local::LocalObjects;
+pub use objects::{
+    CacheSettings, Objects, ObjectsError, ObjectsLocation, ObjectsSettings, S3Encryption, S3Settings, Usage,
+};
+pub use past::Pin;
 pub use settings::TablesSettings;
 pub use snapshot::{Scan, ScannedDocument, Snapshot, StoredDocument};
 pub use store::{DocumentStore, Stores};

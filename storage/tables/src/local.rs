@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
 const STORE: &str = "LocalObjects";
@@ -42,6 +42,82 @@ impl LocalObjects {
     }
 }
 
+impl LocalObjects {
+    /// Where an object is written, and where it is then.
+    fn places(&self, location: &Path) -> Result<(PathBuf, PathBuf)> {
+        let target = self.files.path_to_filesystem(location)?;
+        // A name that ends like this is no object: listings leave it out.
+        let mut temporary = target.clone().into_os_string();
+        temporary.push(format!("#{}", self.ids.next_u64()));
+        Ok((PathBuf::from(temporary), target))
+    }
+}
+
+/// An upload in parts: a temporary file that becomes the object at its end. Dropped before that, it is deleted.
+#[derive(Debug)]
+struct Upload {
+    temporary: PathBuf,
+    target: PathBuf,
+    length: u64,
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let (path, at) = (self.temporary.clone(), self.length);
+        self.length += data.content_length() as u64;
+        Box::pin(blocking(move || {
+            let mut file = OpenOptions::new().write(true).open(&path)?;
+            file.seek(SeekFrom::Start(at))?;
+            data.iter().try_for_each(|bytes| file.write_all(bytes))
+        }))
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let (temporary, target, length) = (self.temporary.clone(), self.target.clone(), self.length);
+        blocking(move || {
+            let file = File::open(&temporary)?;
+            if file.metadata()?.len() != length {
+                return Err(io::Error::other("a part of the upload is missing"));
+            }
+            file.sync_all()?;
+            fs::rename(&temporary, &target)?;
+            File::open(target.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()
+        })
+        .await?;
+        Ok(PutResult { e_tag: None, version: None })
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        let temporary = self.temporary.clone();
+        blocking(move || match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        })
+        .await
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        // Gone already after the end; what cannot be deleted now is collected at the next start.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// Runs file work off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
+    let failed = |error| Error::Generic { store: STORE, source: error };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| failed(Box::new(error))),
+        Err(error) => Err(failed(Box::new(error))),
+    }
+}
+
+fn create(path: &FilePath) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).open(path).map(drop)
+}
+
 impl fmt::Display for LocalObjects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{STORE}({})", self.files)
@@ -56,11 +132,7 @@ impl ObjectStore for LocalObjects {
             PutMode::Overwrite => false,
             PutMode::Update(_) => return self.files.put_opts(location, payload, opts).await,
         };
-        let target = self.files.path_to_filesystem(location)?;
-        // A name that ends like this is no object: listings leave it out.
-        let mut temporary = target.clone().into_os_string();
-        temporary.push(format!("#{}", self.ids.next_u64()));
-        let temporary = PathBuf::from(temporary);
+        let (temporary, target) = self.places(location)?;
         let written = tokio::task::spawn_blocking(move || put(&temporary, &target, &payload, create)).await;
         match written {
             Ok(Ok(())) => Ok(PutResult { e_tag: None, version: None }),
@@ -72,8 +144,12 @@ impl ObjectStore for LocalObjects {
         }
     }
 
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.files.put_multipart_opts(location, opts).await
+    async fn put_multipart_opts(&self, location: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        let (temporary, target) = self.places(location)?;
+        let path = temporary.clone();
+        blocking(move || create_dir(path.parent().ok_or(io::ErrorKind::InvalidInput)?).and_then(|()| create(&path)))
+            .await?;
+        Ok(Box::new(Upload { temporary, target, length: 0 }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -185,6 +261,31 @@ mod tests {
         let puts = (0..8).map(|n| objects.put_opts(&path, format!("{n}").into(), create()));
         let results = futures::future::join_all(puts).await;
         assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_upload_in_parts_is_an_object_only_at_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let objects = LocalObjects::open(dir.path()).unwrap();
+        let path = Path::from("a/b");
+        let mut upload = objects.put_multipart(&path).await.unwrap();
+        let (first, second) = (upload.put_part("one ".into()), upload.put_part("two".into()));
+        second.await.unwrap();
+        first.await.unwrap();
+        assert!(matches!(objects.get(&path).await, Err(Error::NotFound { .. })));
+        upload.complete().await.unwrap();
+        drop(upload);
+        assert_eq!(objects.get(&path).await.unwrap().bytes().await.unwrap(), "one two");
+
+        let mut aborted = objects.put_multipart(&Path::from("a/c")).await.unwrap();
+        aborted.put_part("x".into()).await.unwrap();
+        aborted.abort().await.unwrap();
+        let mut gap = objects.put_multipart(&Path::from("a/d")).await.unwrap();
+        drop(gap.put_part("never sent".into()));
+        assert!(gap.complete().await.is_err(), "a part was never written");
+        drop(gap);
+        drop(objects.put_multipart(&Path::from("a/e")).await.unwrap());
+        assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1);
     }
 
     #[tokio::test]

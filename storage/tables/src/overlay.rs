@@ -6,10 +6,12 @@
 
 use std::sync::Arc;
 
-use bigpeer_crdt::{Change, DecodeError, DocId, Document};
+use bigpeer_crdt::{Change, DecodeError, DocId, Document, Transaction};
 use bigpeer_types::{CollectionName, Lsn};
 use bytes::Bytes;
 use imbl::OrdMap;
+
+use crate::error::TablesError;
 
 /// Deltas that an entry collects before it joins them: joining costs as much as the state is large, so a large document
 /// that is changed often must not be joined for each change.
@@ -108,7 +110,7 @@ impl Overlay {
 }
 
 /// Applies one change of the transaction at `lsn`.
-pub(crate) fn apply(overlays: &mut Overlays, lsn: Lsn, change: &Change) -> Result<(), DecodeError> {
+fn apply(overlays: &mut Overlays, lsn: Lsn, change: &Change) -> Result<(), DecodeError> {
     if let Some(overlay) = overlays.get_mut(&change.collection) {
         return overlay.apply(lsn, change);
     }
@@ -116,6 +118,16 @@ pub(crate) fn apply(overlays: &mut Overlays, lsn: Lsn, change: &Change) -> Resul
     overlay.apply(lsn, change)?;
     overlays.insert(change.collection.clone(), overlay);
     Ok(())
+}
+
+/// Decodes and applies the transaction at `lsn`.
+pub(crate) fn apply_entry(overlays: &mut Overlays, lsn: Lsn, payload: Bytes) -> Result<Transaction, TablesError> {
+    let bad = |error: DecodeError| TablesError::BadTransaction { lsn, reason: error.to_string() };
+    let transaction = Transaction::decode(payload).map_err(bad)?;
+    for change in transaction.changes() {
+        apply(overlays, lsn, change).map_err(bad)?;
+    }
+    Ok(transaction)
 }
 
 /// What remains when everything up to `through` is in segments.

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! apps/{app}/manifests/{number:020}
+//! apps/{app}/pins/{until_ms:020}-{name}
 //! apps/{app}/tables/{collection}/segments/{ulid}.parquet
 //! apps/{app}/tables/{collection}/_delta_log/{number:020}.json
 //! apps/{app}/attachments/{sha256}
 //! apps/{app}/uploads/{ulid}/upload
 //! apps/{app}/uploads/{ulid}/{offset:020}
+//! probe/{random}                                        there for a moment, while a store is tried
 //! ```
 //! A collection's name is escaped: `A-Z a-z 0-9 - _` stand for themselves, every other byte is `!` and two hexadecimal
 //! digits. Where that would be longer than [`LONGEST_ESCAPED`] bytes (file systems end at 255), the whole name is
@@ -28,6 +30,8 @@ const LONGEST_ESCAPED: usize = 200;
 pub enum ObjectPath {
     /// An immutable list of the segments that are the app at one LSN.
     Manifest(AppId, u64),
+    /// A copy of a manifest whose files are kept until then, in milliseconds since the epoch.
+    Pin(AppId, u64, PinName),
     /// An immutable file of document states.
     Segment(AppId, CollectionName, Ulid),
     /// A commit of the Delta Lake log that publishes a collection.
@@ -46,6 +50,7 @@ impl ObjectPath {
     pub fn to_path(&self) -> Path {
         match self {
             Self::Manifest(app, number) => manifests(app).join(PathPart::from(format!("{number:020}"))),
+            Self::Pin(app, until, name) => pins(app).join(PathPart::from(format!("{until:020}-{}", name.0))),
             Self::Segment(app, collection, ulid) => {
                 segments(app, collection).join(PathPart::from(format!("{ulid}.parquet")))
             }
@@ -72,6 +77,10 @@ impl ObjectPath {
         let parts: Vec<&str> = path.as_ref().split('/').collect();
         let parsed = match parts.as_slice() {
             ["apps", app, "manifests", number] => Self::Manifest(AppId::new(app).ok()?, number.parse().ok()?),
+            ["apps", app, "pins", pin] => {
+                let (until, name) = pin.split_once('-')?;
+                Self::Pin(AppId::new(app).ok()?, until.parse().ok()?, PinName::new(name)?)
+            }
             ["apps", app, "tables", collection, "segments", file] => {
                 let ulid = Ulid::from_string(file.strip_suffix(".parquet")?).ok()?;
                 Self::Segment(AppId::new(app).ok()?, unescape(collection)?, ulid)
@@ -94,16 +103,47 @@ impl ObjectPath {
     }
 }
 
+/// What a pin is called: 1 to 64 of `a-z 0-9 - _`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PinName(String);
+
+impl PinName {
+    /// Checks a name.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+        ((1..=64).contains(&name.len()) && name.bytes().all(fits)).then(|| Self(name.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Everything of an app.
 #[must_use]
 pub fn app_root(app: &AppId) -> Path {
     Path::from("apps").join(app.as_str())
 }
 
+/// An object that is created and deleted to see what the store can do; no app's.
+#[must_use]
+pub(crate) fn probe(number: u64) -> Path {
+    Path::from("probe").join(PathPart::from(format!("{number:016x}")))
+}
+
 /// The prefix of an app's manifests.
 #[must_use]
 pub fn manifests(app: &AppId) -> Path {
     app_root(app).join("manifests")
+}
+
+/// The prefix of an app's pins.
+#[must_use]
+pub fn pins(app: &AppId) -> Path {
+    app_root(app).join("pins")
 }
 
 /// The prefix of an app's tables.

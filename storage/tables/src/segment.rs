@@ -185,6 +185,14 @@ impl Footer {
         })
     }
 
+    /// How many rows from the start have keys up to and including `key` for sure, and how many at most.
+    pub(crate) fn rows_around(&self, key: &[u8]) -> (u32, u32) {
+        let sure = self.rows_through(key);
+        let pages = self.key_pages.partition_point(|page| page.min.as_slice() <= key);
+        let most = pages.checked_sub(1).and_then(|last| self.key_pages.get(last)).map_or(0, |page| page.rows.end);
+        (sure, most.max(sure))
+    }
+
     /// How many rows from the start can only have keys up to and including `key`.
     pub(crate) fn rows_through(&self, key: &[u8]) -> u32 {
         let pages = self.key_pages.partition_point(|page| page.max.as_slice() <= key);

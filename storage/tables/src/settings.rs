@@ -21,8 +21,13 @@ pub struct TablesSettings {
     pub row_group_bytes: usize,
     /// Rows after which a row group is cut.
     pub row_group_rows: usize,
-    /// How many manifests are kept, the newest included. At least 1.
+    /// Memory that a compaction may take for files that it reads and writes, in bytes, whatever there is to compact.
+    pub compaction_bytes: u64,
+    /// How many manifests are kept at least, the newest included. At least 1.
     pub keep_manifests: usize,
+    /// How long a manifest is kept after a later one took its place: for readers in other processes, and for reads of the
+    /// past.
+    pub keep_for: Duration,
     /// How old a segment that no kept manifest refers to must be before it is deleted.
     pub orphan_age: Duration,
     /// Where time comes from.
@@ -40,7 +45,9 @@ impl Default for TablesSettings {
             segment_bytes: 256 << 20,
             row_group_bytes: 32 << 20,
             row_group_rows: 128 << 10,
+            compaction_bytes: 256 << 20,
             keep_manifests: 3,
+            keep_for: Duration::from_secs(600),
             orphan_age: Duration::from_secs(3600),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),

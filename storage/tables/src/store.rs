@@ -240,6 +240,15 @@ impl Shared {
         used.flat_map(|version| version.manifest.segments().map(|(_, meta)| meta.ulid).collect::<Vec<_>>()).collect()
     }
 
+    /// Opens a manifest; from now on its files are kept in this process.
+    pub(crate) fn open_version(&self, manifest: Manifest, like: &Version) -> Arc<Version> {
+        let version = Arc::new(Version::new(&self.app, manifest, Some(like)));
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.retain(|version| version.strong_count() > 0);
+        versions.push(Arc::downgrade(&version));
+        version
+    }
+
     /// Takes up a newer manifest: what it holds leaves the overlay. One that is not newer changes nothing.
     pub(crate) async fn install(&self, manifest: Manifest) {
         let _update = self.update.lock().await;
@@ -251,13 +260,8 @@ impl Shared {
         let overlays = overlay::after(&view.overlays, manifest.lsn);
         let jumped = manifest.lsn > view.lsn;
         let flushed = manifest.lsn;
-        let version = Arc::new(Version::new(&self.app, manifest, Some(&view.version)));
+        let version = self.open_version(manifest, &view.version);
         self.context.tables.clear();
-        {
-            let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-            versions.retain(|version| version.strong_count() > 0);
-            versions.push(Arc::downgrade(&version));
-        }
         if jumped {
             self.ring.jump(lsn);
         } else {

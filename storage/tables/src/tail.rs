@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bigpeer_crdt::Transaction;
 use bigpeer_log::{ReadBatch, ReadError};
 
 use crate::error::TablesError;
@@ -96,11 +95,7 @@ async fn apply(shared: &Shared, batch: ReadBatch) -> Result<(), TablesError> {
         }
         bytes += entry.payload.len() + 256;
         let lsn = entry.lsn;
-        let bad = |error: bigpeer_crdt::DecodeError| TablesError::BadTransaction { lsn, reason: error.to_string() };
-        let transaction = Transaction::decode(entry.payload).map_err(bad)?;
-        for change in transaction.changes() {
-            overlay::apply(&mut overlays, lsn, change).map_err(bad)?;
-        }
+        let transaction = overlay::apply_entry(&mut overlays, lsn, entry.payload)?;
         transactions.push(AppliedTransaction { lsn, site: entry.site, seq: entry.seq, transaction });
     }
     let lsn = view.lsn.max(batch.through);

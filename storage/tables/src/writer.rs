@@ -10,7 +10,7 @@ mod garbage;
 pub use compact::{Compacted, Debt, Extent};
 pub use flush::Flushed;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bigpeer_types::CollectionName;
@@ -44,6 +44,8 @@ pub struct Writer {
 struct CommitState {
     /// Segments that were in a manifest and are no more, and are not deleted yet.
     retired: HashSet<Ulid>,
+    /// What collections have read of manifests, so that each is read once.
+    known: BTreeMap<u64, garbage::Known>,
 }
 
 impl Writer {

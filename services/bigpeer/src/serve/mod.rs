@@ -9,6 +9,7 @@
 mod admin;
 mod dev;
 mod log;
+mod objects;
 mod stores;
 mod welcome;
 
@@ -26,7 +27,7 @@ use bigpeer_chassis::{
 use bigpeer_gateway::{GatewayContext, GatewaySettings};
 use bigpeer_log::TransactionLog;
 use bigpeer_sql::{SqlContext, SqlSettings};
-use bigpeer_tables::{LocalObjects, Stores};
+use bigpeer_tables::Stores;
 use bigpeer_types::{Clock, IdGenerator, RandomIds, SystemClock};
 use clap::Args;
 use tokio::net::TcpListener;
@@ -34,6 +35,7 @@ use tokio::net::TcpListener;
 use crate::failure::Failure;
 use admin::AdminContext;
 use log::LogChoice;
+use objects::ObjectsArgs;
 use stores::AppStores;
 
 /// How long requests and sessions get to end after a shutdown was asked for.
@@ -45,6 +47,7 @@ const DRAIN: Duration = Duration::from_secs(10);
   bigpeer serve                                data in ./data, on http://127.0.0.1:8080
   bigpeer serve --data-dir /srv/bigpeer --no-dev
   bigpeer serve --listen 127.0.0.1:0           on any free port; it is printed
+  bigpeer serve --objects s3://my-bucket/prod  segments and attachments in S3, the log in ./data
   bigpeer serve --config bigpeer.toml          flags from a file, such as:
                                                  [serve]
                                                  listen = \"0.0.0.0:8080\"
@@ -69,6 +72,8 @@ pub(crate) struct ServeArgs {
     /// Largest attachment, in bytes
     #[arg(long, env = "BIGPEER_MAX_ATTACHMENT_BYTES", default_value_t = AttachmentSettings::default().max_bytes, value_name = "BYTES")]
     max_attachment_bytes: u64,
+    #[command(flatten)]
+    objects: ObjectsArgs,
     #[command(flatten)]
     logs: LogSettings,
 }
@@ -121,15 +126,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
 async fn open(args: &ServeArgs, shutdown: Shutdown) -> Result<Parts, Failure> {
     let metrics = Metrics::install();
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdGenerator>) = (Arc::new(SystemClock), Arc::new(RandomIds));
-    let objects_dir = args.data_dir.join("objects");
     let log = log::open(&args.log, &args.data_dir.join("log")).await?;
-    let opened = tokio::task::spawn_blocking(move || {
-        private_dir(&objects_dir)?;
-        let objects = LocalObjects::open(&objects_dir)
-            .map_err(|error| format!("cannot open {}: {error}", objects_dir.display()))?;
-        Ok::<_, String>(Arc::new(objects))
-    });
-    let objects = opened.await.map_err(|error| Failure::new(error.to_string()))??;
+    // After the log: whoever holds the lock of an embedded one is the one process that uses these objects.
+    let objects = Arc::new(args.objects.open(&args.data_dir).await?);
     let catalogue = Catalogue::open(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids)).await;
     let catalogue = catalogue.map_err(|error| Failure::new(error.to_string()))?;
     let stores = AppStores::new(Arc::clone(&catalogue), Arc::clone(&log), objects);

@@ -146,6 +146,17 @@ async fn states(
     if out.len() == rows.len() { Ok(out) } else { Err(TablesError::corrupt(&file.path, "rows are missing")) }
 }
 
+/// How many rows of a file have keys up to and including `key`.
+pub(crate) async fn rank(objects: &Arc<dyn ObjectStore>, file: &SegmentFile, key: &[u8]) -> Result<u32, TablesError> {
+    let footer = file.footer(objects).await?;
+    let (sure, unsure) = footer.rows_around(key);
+    let mut rows = RoaringBitmap::new();
+    rows.insert_range(sure..unsure);
+    let keys = keys_of(objects, file, &rows).await?;
+    let before = keys.partition_point(|row| row.as_slice() <= key);
+    Ok(sure + u32::try_from(before).unwrap_or(u32::MAX))
+}
+
 /// The keys of rows, in order of the rows.
 pub(crate) async fn keys_of(
     objects: &Arc<dyn ObjectStore>,

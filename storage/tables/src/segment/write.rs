@@ -74,6 +74,11 @@ impl SegmentWriter {
         self.state_bytes
     }
 
+    /// Bytes of the file so far, and of the row group that is being encoded.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        (self.parquet.inner().len() + self.parquet.in_progress_size()) as u64
+    }
+
     /// Adds documents. Keys must ascend.
     pub(crate) fn write(&mut self, batch: &StateBatch) -> Result<(), TablesError> {
         let (Some(first), Some(last)) = (batch.first_key(), batch.last_key()) else { return Ok(()) };

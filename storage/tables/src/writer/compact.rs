@@ -1,9 +1,16 @@
 //! Compaction: small new segments and what they overlap become one sorted run, without superseded rows.
 //!
+//! It goes slice by slice: a range of keys, the files of the run within it, and the rows of new segments that lie in it.
+//! Each slice is a commit of its own that marks these rows of the new segments as superseded; a new segment whose last row
+//! has gone is dropped. So the work between commits and its memory are bounded whatever there is, what matters most is
+//! done first, and a compaction that is cancelled goes on later where it was.
+//!
 //! It runs beside flushes. While it writes, flushes may supersede rows of its inputs; before it commits it finds those
 //! rows' keys in its outputs and marks them there.
 
-use std::collections::HashSet;
+mod choose;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bigpeer_types::CollectionName;
@@ -19,11 +26,10 @@ use crate::segment::SegmentFile;
 use crate::segment::batch::{BATCH_ROWS, StateBatch, Types};
 use crate::segment::lookup;
 use crate::segment::write::SegmentWriter;
+use crate::snapshot::ScannedDocument;
 use crate::version::{LiveSegment, Version};
 use crate::{metrics, scan};
-
-/// Share of superseded rows, in percent, above which a file of the sorted run is rewritten although nothing new overlaps it.
-const MAX_SUPERSEDED_PERCENT: u64 = 30;
+use choose::{Input, Ranks};
 
 /// How far a compaction goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +37,16 @@ pub enum Extent {
     /// Small new segments become one new segment; the sorted run is not touched. Bounds what a read must look into, and
     /// costs little.
     Minor,
-    /// All new segments, the files of the sorted run that they overlap, and files with many superseded rows become part of
-    /// the sorted run.
+    /// Where new segments have gathered much over a part of the sorted run, or a part of it has many superseded rows, that
+    /// part is written anew with what is new in it.
     Major,
-    /// As [`Self::Major`], with every file that has a superseded row: afterwards there is none.
+    /// Everything new becomes part of the sorted run, and every file of it that has a superseded row is written anew:
+    /// afterwards there is none.
     Full,
 }
 
 /// What a compaction did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compacted {
     /// Segments that went in.
     pub inputs: usize,
@@ -51,6 +58,15 @@ pub struct Compacted {
     pub bytes: u64,
 }
 
+impl Compacted {
+    fn add(&mut self, step: Self) {
+        self.inputs += step.inputs;
+        self.outputs += step.outputs;
+        self.documents += step.documents;
+        self.bytes += step.bytes;
+    }
+}
+
 /// How much a compaction of a collection would tidy up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Debt {
@@ -58,7 +74,7 @@ pub struct Debt {
     pub collection: CollectionName,
     /// Segments that are not part of the sorted run.
     pub new_segments: usize,
-    /// Bytes of these.
+    /// Bytes of these, as far as their rows count.
     pub new_bytes: u64,
     /// Bytes of the sorted run.
     pub run_bytes: u64,
@@ -74,14 +90,12 @@ impl Writer {
     pub fn debts(&self) -> Vec<Debt> {
         let view = self.shared.view();
         let debts = view.version.manifest.collections.iter().map(|(name, collection)| {
-            let bytes_of = |run: bool| {
-                collection.segments.iter().filter(|segment| segment.run == run).map(|segment| segment.size).sum()
-            };
+            let of = |run: bool| collection.segments.iter().filter(move |segment| segment.run == run);
             Debt {
                 collection: name.clone(),
-                new_segments: collection.segments.iter().filter(|segment| !segment.run).count(),
-                new_bytes: bytes_of(false),
-                run_bytes: bytes_of(true),
+                new_segments: of(false).count(),
+                new_bytes: of(false).map(live_bytes).sum(),
+                run_bytes: of(true).map(|segment| segment.size).sum(),
                 rows: collection.segments.iter().map(|segment| u64::from(segment.rows)).sum(),
                 superseded: collection.segments.iter().map(|segment| segment.superseded.len()).sum(),
             }
@@ -91,66 +105,72 @@ impl Writer {
 
     /// Merges segments of a collection. None when there is nothing to gain, or when another writer's commit came between.
     ///
-    /// Memory is bounded by one row group of each input and one output file.
+    /// Memory is bounded by [`crate::TablesSettings::compaction_bytes`]. **Cancellation**: what was committed stays, the
+    /// rest is as it was.
     ///
     /// # Errors
-    /// [`TablesError::Fenced`] when another writer has taken over; others leave everything as it was.
+    /// [`TablesError::Fenced`] when another writer has taken over; others leave everything as after the last commit.
     pub async fn compact(&self, collection: &CollectionName, extent: Extent) -> Result<Option<Compacted>, TablesError> {
         let _one = self.compaction.lock().await;
         let started = self.shared.settings.clock.monotonic();
-        let view = self.shared.view();
-        let (inputs, kept) = choose(view.version.segments(collection), extent);
-        if inputs.is_empty() {
-            return Ok(None);
+        let mut view = self.shared.view();
+        // What comes while this works is for the next one.
+        let known = view.version.segments(collection).iter().map(|segment| segment.meta.ulid).collect();
+        let mut ranks = Ranks::new();
+        let mut done = Compacted::default();
+        while let Some(job) = self.choose(view.version.segments(collection), extent, &known, &mut ranks).await? {
+            let outputs = self.merge(collection, &view, &job.inputs, extent != Extent::Minor).await?;
+            let step = Compacted {
+                inputs: job.inputs.len(),
+                outputs: outputs.len(),
+                documents: outputs.iter().map(|segment| u64::from(segment.rows)).sum(),
+                bytes: outputs.iter().map(|segment| segment.size).sum(),
+            };
+            if !self.replace(collection, &job.inputs, outputs).await? {
+                break;
+            }
+            done.add(step);
+            metrics::written(&self.shared.app, "compaction", step.documents, step.bytes);
+            if extent == Extent::Minor {
+                break;
+            }
+            view = self.shared.view();
         }
-        let outputs = self.merge(collection, &view, &inputs, &kept, extent != Extent::Minor).await?;
-        let done = Compacted {
-            inputs: inputs.len(),
-            outputs: outputs.len(),
-            documents: outputs.iter().map(|segment| u64::from(segment.rows)).sum(),
-            bytes: outputs.iter().map(|segment| segment.size).sum(),
-        };
-        if !self.replace(collection, &inputs, outputs).await? {
+        if done.inputs == 0 {
             return Ok(None);
         }
         let seconds = self.shared.settings.clock.monotonic().saturating_sub(started).as_secs_f64();
-        metrics::committed(&self.shared.app, "compaction", seconds, done.documents, done.bytes);
+        metrics::finished(&self.shared.app, "compaction", seconds);
+        metrics::rows(&self.shared.app, self.shared.view().version.manifest.segments().map(|(_, segment)| segment));
         tracing::debug!(app = %self.shared.app, %collection, ?done, "compacted");
         Ok(Some(done))
     }
 
-    /// Writes the live rows of the inputs into new files.
+    /// Writes the rows of the inputs into new files.
     async fn merge(
         &self,
         collection: &CollectionName,
         view: &Arc<crate::snapshot::View>,
-        inputs: &[Arc<LiveSegment>],
-        kept: &[Arc<LiveSegment>],
+        inputs: &[Input],
         run: bool,
     ) -> Result<Vec<SegmentMeta>, TablesError> {
-        let columns = Arc::new(columns_of(&view.version, collection, inputs));
-        // No output reaches over a file that stays, so that the run has disjoint key ranges.
-        let mut cuts = kept.iter().map(|segment| segment.meta.min_key.clone()).collect::<Vec<_>>();
-        cuts.sort();
-        let mut cuts = cuts.into_iter().peekable();
+        let segments: Vec<Arc<LiveSegment>> = inputs.iter().map(|input| Arc::clone(&input.rows)).collect();
+        let columns = Arc::new(columns_of(&view.version, collection, &segments));
         let snapshot = self.shared.snapshot(Arc::clone(view));
-        let mut rows = scan::run_segments(snapshot, collection, inputs.to_vec());
+        let mut rows = scan::run_segments(snapshot, collection, segments);
         let mut outputs = Vec::new();
         let mut writer = SegmentWriter::new(Arc::clone(&columns), self.group_limits())?;
-        while let Some(batch) = rows.try_next().await? {
-            let mut rest = batch;
-            while let Some(first) = rest.first() {
-                let mut cut = writer.state_bytes() >= self.shared.settings.segment_bytes as u64;
-                while cuts.next_if(|at| at.as_slice() < first.id.as_key()).is_some() {
-                    cut = true;
-                }
-                if cut {
+        let settings = &self.shared.settings;
+        while let Some(mut rest) = rows.try_next().await? {
+            while !rest.is_empty() {
+                let room = (settings.segment_bytes.max(1) as u64).saturating_sub(writer.state_bytes());
+                if room == 0 || writer.file_bytes() >= settings.compaction_bytes / 4 {
                     let new = SegmentWriter::new(Arc::clone(&columns), self.group_limits())?;
                     let full = std::mem::replace(&mut writer, new);
                     self.finish_file(collection, full, run, &mut outputs).await?;
+                    continue;
                 }
-                let until = cuts.peek().map(|until| rest.partition_point(|row| row.id.as_key() <= until.as_slice()));
-                let later = rest.split_off(until.unwrap_or(rest.len()));
+                let later = rest.split_off(rows_within(&rest, room));
                 let (now, types) = (std::mem::replace(&mut rest, later), Arc::clone(&columns));
                 writer = blocking(move || {
                     for rows in now.chunks(BATCH_ROWS) {
@@ -180,11 +200,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Commits outputs in place of inputs. False when an input is gone.
+    /// Commits outputs in place of the inputs' rows. False when another writer's commit came between.
     async fn replace(
         &self,
         collection: &CollectionName,
-        inputs: &[Arc<LiveSegment>],
+        inputs: &[Input],
         mut outputs: Vec<SegmentMeta>,
     ) -> Result<bool, TablesError> {
         let mut state = self.commit.lock().await;
@@ -193,33 +213,32 @@ impl Writer {
         let current = view.version.segments(collection);
         let mut stale: Vec<Vec<u8>> = Vec::new();
         for input in inputs {
-            match current.iter().find(|segment| segment.meta.ulid == input.meta.ulid) {
-                Some(now) => {
-                    let newly: RoaringBitmap = &*now.meta.superseded - &*input.meta.superseded;
-                    stale.extend(lookup::keys_of(&self.shared.objects, &input.file, &newly).await?);
-                }
-                // Every row was superseded meanwhile, or another writer has compacted.
-                None => stale.extend(self.live_keys(input).await?),
-            }
+            // A file that is gone: every row was superseded meanwhile, or another writer has compacted.
+            let now = current.iter().find(|segment| segment.meta.ulid == input.rows.meta.ulid);
+            let newly = match now {
+                Some(now) => &input.live() & &*now.meta.superseded,
+                None => input.live(),
+            };
+            stale.extend(lookup::keys_of(&self.shared.objects, &input.rows.file, &newly).await?);
         }
         stale.sort();
         self.mark(collection, &mut outputs, &stale).await?;
         outputs.retain(|segment| segment.live_rows() > 0);
-        let gone: HashSet<Ulid> = inputs.iter().map(|segment| segment.meta.ulid).collect();
+        let taken: HashMap<Ulid, RoaringBitmap> =
+            inputs.iter().map(|input| (input.rows.meta.ulid, input.live())).collect();
         self.try_commit(&mut state, base, |next| {
             let slot = next.collections.entry(collection.clone()).or_default();
-            slot.segments.retain(|segment| !gone.contains(&segment.ulid));
+            for segment in &mut slot.segments {
+                if let Some(rows) = taken.get(&segment.ulid) {
+                    let superseded = Arc::make_mut(&mut segment.superseded);
+                    *superseded |= rows;
+                    superseded.optimize();
+                }
+            }
+            slot.segments.retain(|segment| segment.live_rows() > 0);
             slot.segments.splice(0..0, outputs);
         })
         .await
-    }
-
-    /// The keys that an input had when the compaction read it.
-    async fn live_keys(&self, input: &LiveSegment) -> Result<Vec<Vec<u8>>, TablesError> {
-        let mut live = RoaringBitmap::new();
-        live.insert_range(0..input.meta.rows);
-        live -= &*input.meta.superseded;
-        lookup::keys_of(&self.shared.objects, &input.file, &live).await
     }
 
     /// Marks rows of new files as superseded, by sorted keys.
@@ -243,37 +262,26 @@ impl Writer {
     }
 }
 
-/// Which segments to merge, and which files of the run stay.
-fn choose(segments: &[Arc<LiveSegment>], extent: Extent) -> (Vec<Arc<LiveSegment>>, Vec<Arc<LiveSegment>>) {
-    let new: Vec<&Arc<LiveSegment>> = segments.iter().filter(|segment| !segment.meta.run).collect();
-    if extent == Extent::Minor {
-        return (smallest(&new), Vec::new());
-    }
-    let overlaps = |segment: &LiveSegment| {
-        new.iter().any(|new| new.meta.min_key <= segment.meta.max_key && segment.meta.min_key <= new.meta.max_key)
-    };
-    let worn = |segment: &LiveSegment| {
-        let percent = if extent == Extent::Full { 0 } else { MAX_SUPERSEDED_PERCENT };
-        segment.meta.superseded.len() * 100 > u64::from(segment.meta.rows) * percent
-    };
-    let (inputs, kept) =
-        segments.iter().cloned().partition(|segment| !segment.meta.run || overlaps(segment) || worn(segment));
-    (inputs, kept)
+/// How many documents fit into some bytes; one at least.
+fn rows_within(rows: &[ScannedDocument], bytes: u64) -> usize {
+    let mut taken = 0;
+    let fitting = rows.iter().take_while(|row| {
+        let fits = taken < bytes;
+        taken += row.state.len() as u64;
+        fits
+    });
+    fitting.count().max(1)
 }
 
-/// The smallest segments, as long as the next is not much larger than those before it together: a large one is not
-/// rewritten for the sake of small ones. None when there are fewer than two.
-fn smallest(new: &[&Arc<LiveSegment>]) -> Vec<Arc<LiveSegment>> {
-    let mut by_size: Vec<&Arc<LiveSegment>> = new.to_vec();
-    by_size.sort_by_key(|segment| segment.meta.size);
-    let mut sum = 0;
-    let chosen = by_size.into_iter().take_while(|segment| {
-        let near = sum == 0 || segment.meta.size <= 2 * sum;
-        sum += segment.meta.size;
-        near
-    });
-    let chosen: Vec<Arc<LiveSegment>> = chosen.cloned().collect();
-    if chosen.len() < 2 { Vec::new() } else { chosen }
+/// Bytes of a file, as far as its rows count.
+fn live_bytes(segment: &SegmentMeta) -> u64 {
+    share(segment, segment.live_rows())
+}
+
+/// Bytes that some rows of a file take, about.
+fn share(segment: &SegmentMeta, rows: u64) -> u64 {
+    let bytes = u128::from(segment.size) * u128::from(rows) / u128::from(segment.rows.max(1));
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// The columns that hold what the inputs hold, in the collection's order.

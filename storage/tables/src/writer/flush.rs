@@ -71,7 +71,8 @@ impl Writer {
             let lsn = view.lsn;
             if self.try_commit(&mut state, base, |next| apply(next, lsn, changes)).await? {
                 let seconds = self.shared.settings.clock.monotonic().saturating_sub(started).as_secs_f64();
-                metrics::committed(&self.shared.app, "flush", seconds, documents, bytes);
+                metrics::written(&self.shared.app, "flush", documents, bytes);
+                metrics::finished(&self.shared.app, "flush", seconds);
                 tracing::debug!(app = %self.shared.app, %lsn, documents, bytes, "flushed");
                 return Ok(Some(Flushed { lsn, manifest: base.number + 1, documents, bytes }));
             }

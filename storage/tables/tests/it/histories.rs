@@ -5,7 +5,7 @@ use bigpeer_crdt::{Object, Value};
 use bigpeer_tables::{Extent, Snapshot};
 use proptest::prelude::*;
 
-use crate::model::{Edit, World, check, collection, flush, id};
+use crate::model::{Edit, World, cases, check, collection, flush, id};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -107,7 +107,7 @@ async fn run(steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(48), ..ProptestConfig::default() })]
     #[test]
     fn every_snapshot_is_the_truth_at_its_lsn(steps in prop::collection::vec(step(), 1..24)) {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps));

@@ -7,12 +7,18 @@
     reason = "tests: what is not as expected ends them"
 )]
 
+mod chaos;
+mod compaction;
 mod faults;
 mod feeds;
 mod golden;
 mod histories;
 mod model;
+mod moto;
+mod past;
 mod pruning;
+mod s3;
+mod s3_faults;
 mod shapes;
 mod store;
 mod tables;

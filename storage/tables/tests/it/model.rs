@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value};
 use bigpeer_log::{AppendEntry, AppendOutcome, MemoryLog, TransactionLog};
-use bigpeer_tables::{DocumentStore, Scan, Snapshot, TablesSettings, Writer};
+use bigpeer_tables::{DocumentStore, LocalObjects, Objects, ObjectsSettings, Scan, Snapshot, TablesSettings, Writer};
 use bigpeer_types::{AppId, CollectionName, Hlc, HlcClock, Lsn, ManualClock, SeededIds, SiteId};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use tempfile::TempDir;
 
 pub(crate) fn app() -> AppId {
     AppId::new("app").unwrap()
@@ -85,6 +87,8 @@ pub(crate) struct World {
     pub(crate) settings: TablesSettings,
     clock: HlcClock,
     seq: u64,
+    /// What the objects are in, if it is a directory.
+    _dir: Option<TempDir>,
 }
 
 /// Small files and row groups, so that few documents make many of them.
@@ -93,20 +97,45 @@ pub(crate) fn small_settings() -> TablesSettings {
         segment_bytes: 2_000,
         row_group_bytes: 1_000,
         row_group_rows: 16,
+        keep_for: Duration::ZERO,
         clock: Arc::new(ManualClock::new(1_700_000_000_000)),
         ids: Arc::new(SeededIds::new(7)),
         ..TablesSettings::default()
     }
 }
 
+/// Where the suite keeps its objects: in memory, or as `BIGPEER_TEST_OBJECTS` says on `disk` or on `s3`.
+fn objects() -> (Arc<dyn ObjectStore>, Option<TempDir>) {
+    match std::env::var("BIGPEER_TEST_OBJECTS").as_deref() {
+        Err(_) | Ok("memory") => (Arc::new(InMemory::new()), None),
+        Ok("disk") => {
+            let dir = tempfile::tempdir().unwrap();
+            let disk = Arc::new(LocalObjects::open(dir.path()).unwrap());
+            (Arc::new(Objects::new(disk, false, &ObjectsSettings::default())), Some(dir))
+        }
+        Ok("s3") => (Arc::new(super::moto::open_blocking(&super::moto::settings()).unwrap()), None),
+        Ok(other) => panic!("BIGPEER_TEST_OBJECTS is '{other}': memory, disk and s3 are known"),
+    }
+}
+
+/// How many random cases to try: fewer where each takes its time.
+pub(crate) fn cases(in_memory: u32) -> u32 {
+    match std::env::var("BIGPEER_TEST_OBJECTS").as_deref() {
+        Ok("s3") => in_memory.div_ceil(12),
+        _ => in_memory,
+    }
+}
+
 impl World {
     pub(crate) fn new() -> Self {
-        Self::on(Arc::new(InMemory::new()))
+        let (objects, dir) = objects();
+        Self { _dir: dir, ..Self::on(objects) }
     }
 
     pub(crate) fn on(objects: Arc<dyn ObjectStore>) -> Self {
         let clock = HlcClock::new(SiteId::new(1), Hlc::ZERO, Arc::new(ManualClock::new(1_000)));
-        Self { log: MemoryLog::default(), objects, truth: Truth::default(), settings: small_settings(), clock, seq: 0 }
+        let (log, truth, settings) = (MemoryLog::default(), Truth::default(), small_settings());
+        Self { log, objects, truth, settings, clock, seq: 0, _dir: None }
     }
 
     pub(crate) async fn open(&self) -> Arc<DocumentStore> {

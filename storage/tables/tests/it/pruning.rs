@@ -4,7 +4,7 @@ use bigpeer_crdt::{ConditionOp, DocId, FieldCondition, Object, Value};
 use bigpeer_tables::{Extent, Scan};
 use proptest::prelude::*;
 
-use crate::model::{Documents, Edit, World, collection, id, object, scanned};
+use crate::model::{Documents, Edit, World, cases, collection, id, object, scanned};
 
 fn scalar() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -136,7 +136,7 @@ async fn run(stored: Vec<Object>, overlaid: Vec<(usize, Edit)>, conditions: Vec<
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(64), ..ProptestConfig::default() })]
     #[test]
     fn pruning_never_drops_a_match(
         stored in prop::collection::vec(document(), 1..60),

@@ -1,0 +1,439 @@
+//! Random histories on object storage that throttles, fails, loses answers, breaks bodies off and lists what was: two
+//! writers compete, processes crash, and at every step each snapshot is the fold of the log to its LSN.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bigpeer_crdt::Value;
+use bigpeer_log::TransactionLog as _;
+use bigpeer_tables::{DocumentStore, Extent, Objects, ObjectsSettings, Snapshot, TablesError, Writer};
+use bigpeer_types::{IdGenerator, Lsn, ManualClock, SeededIds};
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+use crate::model::{Edit, World, app, check, collection, id, object};
+
+/// How many of the last created and deleted objects a stale list may not know of.
+const STALE: usize = 3;
+
+/// A store that misbehaves in every way that is allowed to it.
+#[derive(Debug)]
+struct Chaos {
+    inner: Arc<InMemory>,
+    ids: Arc<SeededIds>,
+    on: AtomicBool,
+    created: Mutex<VecDeque<Path>>,
+    deleted: Arc<Mutex<VecDeque<ObjectMeta>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Refused before anything happened.
+    Throttled,
+    /// The server failed before anything happened.
+    Before,
+    /// It happened, and the answer was lost.
+    After,
+    /// It takes its time.
+    Slow,
+    /// The body ends too early.
+    Short,
+}
+
+impl Chaos {
+    fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Arc::default(),
+            ids: Arc::new(SeededIds::new(seed)),
+            on: AtomicBool::new(false),
+            created: Mutex::default(),
+            deleted: Arc::default(),
+        })
+    }
+
+    fn draw(&self, of: u64) -> u64 {
+        self.ids.next_u64() % of
+    }
+
+    fn fault(&self) -> Fault {
+        if !self.on.load(Ordering::SeqCst) {
+            return Fault::None;
+        }
+        match self.draw(100) {
+            0 => Fault::Throttled,
+            1 => Fault::Before,
+            2 => Fault::After,
+            3 => Fault::Short,
+            4..14 => Fault::Slow,
+            _ => Fault::None,
+        }
+    }
+
+    /// What happens before the operation.
+    async fn before(&self) -> Result<Fault> {
+        let fault = self.fault();
+        match fault {
+            Fault::Throttled => return Err(failure("503 SlowDown")),
+            Fault::Before => return Err(failure("500 InternalError")),
+            Fault::Slow => {
+                for _ in 0..self.draw(20) {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Fault::None | Fault::After | Fault::Short => {}
+        }
+        Ok(fault)
+    }
+
+    fn remember(&self, location: &Path) {
+        let mut created = self.created.lock().unwrap();
+        created.push_back(location.clone());
+        while created.len() > STALE {
+            created.pop_front();
+        }
+    }
+}
+
+fn failure(what: &'static str) -> Error {
+    Error::Generic { store: "chaos", source: what.into() }
+}
+
+fn answer<T>(fault: Fault, value: T) -> Result<T> {
+    if fault == Fault::After { Err(failure("timed out after it was done")) } else { Ok(value) }
+}
+
+impl fmt::Display for Chaos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("chaos")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Chaos {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let fault = self.before().await?;
+        let done = self.inner.put_opts(location, payload, opts).await?;
+        self.remember(location);
+        answer(fault, done)
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.before().await?;
+        self.remember(location);
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let fault = self.before().await?;
+        let head = options.head;
+        let mut got = self.inner.get_opts(location, options).await?;
+        if fault == Fault::Short
+            && !head
+            && let GetResultPayload::Stream(body) = got.payload
+        {
+            got.payload = GetResultPayload::Stream(body.map_ok(|bytes| bytes.slice(..bytes.len() / 2)).boxed());
+        }
+        answer(fault, got)
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let mut read = Vec::new();
+        for range in ranges {
+            let options = GetOptions { range: Some(range.clone().into()), ..GetOptions::default() };
+            read.push(self.get_opts(location, options).await?.bytes().await?);
+        }
+        Ok(read)
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let (inner, deleted) = (Arc::clone(&self.inner), Arc::clone(&self.deleted));
+        let faults: Vec<Fault> = (0..32).map(|_| self.fault()).collect();
+        locations
+            .zip(futures::stream::iter(faults).chain(futures::stream::repeat(Fault::None)))
+            .then(move |(location, fault)| {
+                let (inner, deleted) = (Arc::clone(&inner), Arc::clone(&deleted));
+                async move {
+                    let location = location?;
+                    if matches!(fault, Fault::Throttled | Fault::Before) {
+                        return Err(failure("503 SlowDown"));
+                    }
+                    let meta = inner.head(&location).await?;
+                    inner.delete(&location).await?;
+                    let mut deleted = deleted.lock().unwrap();
+                    deleted.push_back(meta);
+                    while deleted.len() > STALE {
+                        deleted.pop_front();
+                    }
+                    answer(fault, location)
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let fault = self.fault();
+        if matches!(fault, Fault::Throttled | Fault::Before | Fault::After) {
+            return futures::stream::once(async { Err(failure("503 SlowDown")) }).boxed();
+        }
+        if fault == Fault::None {
+            return self.inner.list(prefix);
+        }
+        // Behind: some of what was just created is not there yet, some of what was deleted still is.
+        let skip = usize::try_from(self.draw(STALE as u64 + 1)).unwrap();
+        let unseen: Vec<Path> = self.created.lock().unwrap().iter().rev().take(skip).cloned().collect();
+        let within = |path: &Path| prefix.is_none_or(|prefix| path.as_ref().starts_with(prefix.as_ref()));
+        let ghosts: Vec<ObjectMeta> =
+            self.deleted.lock().unwrap().iter().filter(|meta| within(&meta.location)).cloned().collect();
+        let seen = self.inner.list(prefix).try_filter(move |meta| {
+            let seen = !unseen.contains(&meta.location);
+            async move { seen }
+        });
+        seen.chain(futures::stream::iter(ghosts.into_iter().map(Ok))).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.before().await?;
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.before().await?;
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+/// One process: a store, and its writer if it has one.
+struct Process {
+    store: Arc<DocumentStore>,
+    writer: Option<Writer>,
+}
+
+/// Random work of two processes on one app.
+struct Story {
+    chaos: Arc<Chaos>,
+    world: World,
+    clock: Arc<ManualClock>,
+    processes: Vec<Process>,
+    kept: Vec<Snapshot>,
+    /// What became of the work: that it happened at all.
+    done: Seen,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    flushes: usize,
+    compactions: usize,
+    collections: usize,
+    fenced: usize,
+    failed: usize,
+    crashes: usize,
+    past: usize,
+}
+
+impl Story {
+    async fn new(seed: u64) -> Self {
+        let chaos = Chaos::new(seed);
+        let objects = Objects::new(Arc::clone(&chaos) as _, false, &ObjectsSettings::default());
+        let mut world = World::on(Arc::new(objects));
+        let clock = Arc::new(ManualClock::new(1_700_000_000_000));
+        world.settings.clock = Arc::clone(&clock) as _;
+        world.settings.ids = Arc::new(SeededIds::new(seed ^ 1));
+        let mut processes = Vec::new();
+        for _ in 0..2 {
+            processes.push(Process { store: world.open().await, writer: None });
+        }
+        chaos.on.store(true, Ordering::SeqCst);
+        Self { chaos, world, clock, processes, kept: Vec::new(), done: Seen::default() }
+    }
+
+    fn draw(&self, of: u64) -> u64 {
+        self.chaos.draw(of)
+    }
+
+    async fn write(&mut self) {
+        let names = [collection("a"), collection("b")];
+        let mut edits = Vec::new();
+        for _ in 0..=self.draw(12) {
+            let name = &names[usize::try_from(self.draw(2)).unwrap()];
+            let key = id(i64::try_from(self.draw(50)).unwrap());
+            let number = Value::Int(i64::try_from(self.draw(1000)).unwrap());
+            let edit = match self.draw(8) {
+                0 => Edit::Delete,
+                1 => Edit::Increment("hits", 1),
+                2..5 => Edit::Set("x", number),
+                _ => Edit::Insert(object([("n", number), ("text", Value::from("some text that takes room"))])),
+            };
+            edits.push((name, key, edit));
+        }
+        self.world.write(&edits).await;
+    }
+
+    async fn work(&mut self, at: usize, kind: u64) {
+        let process = &mut self.processes[at];
+        if process.writer.is_none() {
+            process.writer = process.store.writer().await.ok();
+        }
+        let Some(writer) = &process.writer else { return };
+        let extent = [Extent::Minor, Extent::Major, Extent::Full][usize::try_from(self.chaos.draw(3)).unwrap()];
+        let name = collection(if self.chaos.draw(2) == 0 { "a" } else { "b" });
+        let result = match kind {
+            0 => writer.flush().await.map(|done| self.done.flushes += usize::from(done.is_some())),
+            1 => writer.compact(&name, extent).await.map(|done| self.done.compactions += usize::from(done.is_some())),
+            2 => writer.collect_garbage().await.map(|deleted| self.done.collections += usize::from(deleted > 0)),
+            // Both at once, and the compaction is dropped in the middle as often as not.
+            _ => {
+                let steps = self.chaos.draw(60);
+                let patience = async {
+                    for _ in 0..steps {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                let compaction = async {
+                    tokio::select! {
+                        biased;
+                        result = writer.compact(&name, extent) => result.map(|_| ()),
+                        () = patience => Ok(()),
+                    }
+                };
+                let (flushed, compacted) = tokio::join!(writer.flush(), compaction);
+                flushed.map(|_| ()).and(compacted)
+            }
+        };
+        match result {
+            Ok(()) => {}
+            Err(TablesError::Fenced { .. }) => {
+                self.done.fenced += 1;
+                process.writer = None;
+            }
+            Err(error) => {
+                assert!(error.is_retryable(), "{error:?}");
+                self.done.failed += 1;
+            }
+        }
+    }
+
+    /// Kills a process and starts another in its place.
+    async fn crash(&mut self, at: usize) {
+        self.done.crashes += 1;
+        self.kept.clear();
+        self.processes[at].writer = None;
+        self.processes[at].store.shutdown().await;
+        // It comes up when the store answers.
+        let store = loop {
+            match self.world.try_open().await {
+                Ok(store) => break store,
+                Err(error) => assert!(error.is_retryable(), "{error:?}"),
+            }
+        };
+        self.processes[at] = Process { store, writer: None };
+    }
+
+    async fn step(&mut self) {
+        let at = usize::try_from(self.draw(2)).unwrap();
+        match self.draw(20) {
+            0..7 => self.write().await,
+            7..10 => self.work(at, 0).await,
+            10..13 => self.work(at, 1).await,
+            13..15 => self.work(at, 2).await,
+            15..17 => self.work(at, 3).await,
+            17 => self.crash(at).await,
+            18 if self.kept.len() < 2 => self.kept.push(self.processes[at].store.snapshot()),
+            _ => {
+                // The log is trimmed behind a manifest that is committed, and time goes by.
+                let flushed = self.processes[at].store.flushed();
+                self.world.log.trim(&app(), flushed).await.unwrap();
+                self.clock.advance(self.chaos.draw(20_000));
+            }
+        }
+    }
+
+    /// The checkers; the store behaves while they look.
+    async fn check(&mut self) {
+        self.chaos.on.store(false, Ordering::SeqCst);
+        for process in &self.processes {
+            if let Some(error) = process.store.failed() {
+                panic!("a store gave up: {error:?}");
+            }
+            process.store.wait_for(self.world.truth.last()).await.unwrap();
+            check(&process.store.snapshot(), &self.world.truth).await;
+        }
+        for snapshot in &self.kept {
+            check(snapshot, &self.world.truth).await;
+        }
+        // Nothing that was acknowledged is missing for a process that starts now.
+        let fresh = self.world.caught_up().await;
+        check(&fresh.snapshot(), &self.world.truth).await;
+        self.check_past(&fresh).await;
+        fresh.shutdown().await;
+        self.chaos.on.store(true, Ordering::SeqCst);
+    }
+
+    /// What was, where it is still known.
+    async fn check_past(&mut self, store: &DocumentStore) {
+        let count = self.world.truth.history.len() as u64;
+        if count == 0 {
+            return;
+        }
+        let at = usize::try_from(self.draw(count)).unwrap();
+        let lsn: Lsn = self.world.truth.history[at].0;
+        match store.at(lsn).await {
+            Ok(snapshot) => {
+                assert_eq!(snapshot.lsn(), lsn);
+                check(&snapshot, &self.world.truth).await;
+                self.done.past += 1;
+            }
+            Err(error) => assert!(matches!(error, TablesError::Forgotten { .. }), "{error:?}"),
+        }
+    }
+}
+
+async fn tell(seed: u64, steps: usize) -> Seen {
+    let mut story = Story::new(seed).await;
+    for step in 0..steps {
+        story.step().await;
+        if step % 8 == 7 {
+            story.check().await;
+        }
+    }
+    story.check().await;
+    story.done
+}
+
+/// `BIGPEER_SEED` replays one history; `BIGPEER_SEEDS` tries that many.
+#[tokio::test]
+async fn at_every_step_every_snapshot_is_the_fold_of_the_log() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match number("BIGPEER_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("BIGPEER_SEEDS").unwrap_or(8),
+    };
+    let mut all = Seen::default();
+    let many = seeds.end - seeds.start >= 8;
+    for seed in seeds {
+        println!("seed {seed}");
+        let seen = tell(seed, 72).await;
+        all.flushes += seen.flushes;
+        all.compactions += seen.compactions;
+        all.collections += seen.collections;
+        all.fenced += seen.fenced;
+        all.failed += seen.failed;
+        all.crashes += seen.crashes;
+        all.past += seen.past;
+    }
+    println!("{all:?}");
+    if many {
+        let counts = [all.flushes, all.compactions, all.collections, all.fenced, all.failed, all.crashes, all.past];
+        assert!(counts.iter().all(|count| *count > 2), "not everything happened: {all:?}");
+    }
+}
