@@ -106,7 +106,9 @@ fn by_pages(footer: &Footer, leaf: usize, keep: impl Fn(&ColumnIndexMetaData, us
     let metadata = footer.reader.metadata();
     let mut rows = RoaringBitmap::new();
     for (at, group) in footer.groups.iter().enumerate() {
+        // A column of a group has none where a page has no bounds: nothing but NaN.
         let index = metadata.column_index().and_then(|index| index.get(at)?.get(leaf));
+        let index = index.filter(|index| !matches!(index, ColumnIndexMetaData::NONE));
         match (index, page_rows(metadata, at, leaf, &group.rows)) {
             (Some(index), Some(pages)) => {
                 for (page, range) in pages.into_iter().enumerate() {

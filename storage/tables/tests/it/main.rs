@@ -18,7 +18,7 @@ mod moto;
 mod past;
 mod pruning;
 mod s3;
-mod s3_faults;
+mod s3_losses;
 mod shapes;
 mod store;
 mod tables;
