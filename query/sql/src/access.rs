@@ -13,7 +13,11 @@ use roaring::RoaringBitmap;
 use crate::files::FileFacts;
 
 /// Pieces per thread: enough that threads end at about the same time, few enough that opening them costs nothing.
-const PIECES_PER_THREAD: u64 = 4;
+const PIECES_PER_THREAD: u64 = 3;
+
+/// Pieces hold a multiple of this many rows where they can: as many as a page of a column has, so that hardly a page is
+/// decoded twice.
+const PAGE_ROWS: u32 = 8192;
 
 /// A segment file of a snapshot.
 #[derive(Clone, Debug)]
@@ -30,72 +34,76 @@ impl Segment {
         self.facts.row_groups.iter().map(|rows| u64::from(*rows)).sum()
     }
 
-    /// The rows of this file's row groups `groups`, as a file to scan; none if no row is left.
-    fn piece(&self, groups: Range<usize>) -> Option<PartitionedFile> {
+    /// The rows `rows` of this file, as a file to scan; none if no row is left.
+    fn piece(&self, rows: Range<u32>) -> Option<PartitionedFile> {
         let mut file = PartitionedFile::new(self.path.as_ref(), self.size);
         file.statistics = Some(Arc::clone(&self.facts.statistics));
         file = file.with_extension(Arc::clone(&self.facts));
         // A range over the whole file tells DataFusion that the file was cut already.
         file = file.with_range(0, i64::try_from(self.size).unwrap_or(i64::MAX));
-        if groups.len() == self.facts.row_groups.len() && self.excluded.is_empty() {
+        if rows.start == 0 && u64::from(rows.end) >= self.rows() && self.excluded.is_empty() {
             return Some(file);
         }
         let mut plan = ParquetAccessPlan::new_none(self.facts.row_groups.len());
         let mut first = 0_u32;
         let mut anything = false;
-        for (index, rows) in self.facts.row_groups.iter().enumerate() {
-            let end = first.saturating_add(*rows);
-            if groups.contains(&index) {
-                let access = access(&self.excluded, first..end);
-                anything |= access != RowGroupAccess::Skip;
-                plan.set(index, access);
-            }
-            first = end;
+        for (index, count) in self.facts.row_groups.iter().enumerate() {
+            let group = first..first.saturating_add(*count);
+            let access = access(&self.excluded, &group, &rows);
+            anything |= access != RowGroupAccess::Skip;
+            plan.set(index, access);
+            first = group.end;
         }
         anything.then(|| file.with_extension(plan))
     }
 }
 
-/// How to read the rows `rows` of a file, one row group, without the excluded ones.
-fn access(excluded: &RoaringBitmap, rows: Range<u32>) -> RowGroupAccess {
-    let count = u64::from(rows.end - rows.start);
+/// How to read those of the rows `wanted` of a file that are in its row group `group`, without the excluded ones.
+fn access(excluded: &RoaringBitmap, group: &Range<u32>, wanted: &Range<u32>) -> RowGroupAccess {
+    let rows = group.start.max(wanted.start)..group.end.min(wanted.end);
+    if rows.is_empty() {
+        return RowGroupAccess::Skip;
+    }
     let gone = excluded.range_cardinality(rows.clone());
-    if gone == 0 {
+    if gone == 0 && rows == *group {
         return RowGroupAccess::Scan;
     }
-    if gone >= count {
+    if gone >= u64::from(rows.end - rows.start) {
         return RowGroupAccess::Skip;
     }
     let mut kept = Vec::new();
     let mut next = rows.start;
     for row in excluded.range(rows.clone()) {
         if row > next {
-            kept.push((next - rows.start) as usize..(row - rows.start) as usize);
+            kept.push((next - group.start) as usize..(row - group.start) as usize);
         }
         next = row.saturating_add(1);
     }
     if next < rows.end {
-        kept.push((next - rows.start) as usize..(rows.end - rows.start) as usize);
+        kept.push((next - group.start) as usize..(rows.end - group.start) as usize);
     }
-    let total = usize::try_from(count).unwrap_or(usize::MAX);
+    let total = (group.end - group.start) as usize;
     RowGroupAccess::Selection(RowSelection::from_consecutive_ranges(kept.into_iter(), total))
 }
 
-/// The segments as pieces of about the same number of rows, dealt out to `threads` groups.
+/// The segments as pieces of about the same number of rows, dealt out to `threads` groups. Row groups are cut where that
+/// evens out the work: there are too few of them for that in most tables.
 pub(crate) fn pieces(segments: &[Segment], threads: usize) -> Vec<FileGroup> {
-    let threads = threads.max(1);
+    cut(segments, threads.max(1), PAGE_ROWS)
+}
+
+fn cut(segments: &[Segment], threads: usize, page_rows: u32) -> Vec<FileGroup> {
     let rows: u64 = segments.iter().map(Segment::rows).sum();
-    let target = (rows / (threads as u64 * PIECES_PER_THREAD)).max(1);
+    let target = rows.div_ceil(threads as u64 * PIECES_PER_THREAD);
+    let target = u32::try_from(target.next_multiple_of(page_rows.into())).unwrap_or(u32::MAX).max(page_rows);
     let mut files = Vec::new();
     for segment in segments {
-        let groups = &segment.facts.row_groups;
-        let (mut first, mut taken) = (0, 0_u64);
-        for (index, rows) in groups.iter().enumerate() {
-            taken += u64::from(*rows);
-            if taken >= target || index + 1 == groups.len() {
-                files.extend(segment.piece(first..index + 1));
-                (first, taken) = (index + 1, 0);
-            }
+        let end = u32::try_from(segment.rows()).unwrap_or(u32::MAX);
+        let mut first = 0_u32;
+        while first < end {
+            let next = first.saturating_add(target).min(end);
+            files.extend(segment.piece(first..next));
+            first = next;
         }
     }
     let mut dealt: Vec<Vec<PartitionedFile>> = vec![Vec::new(); threads.min(files.len())];
@@ -130,9 +138,9 @@ mod tests {
     }
 
     /// The rows that the pieces would read, in order.
-    fn read(segment: &Segment, threads: usize) -> Vec<u32> {
+    fn read(segment: &Segment, threads: usize, page_rows: u32) -> Vec<u32> {
         let mut rows = Vec::new();
-        for file in pieces(std::slice::from_ref(segment), threads).iter().flat_map(FileGroup::iter) {
+        for file in cut(std::slice::from_ref(segment), threads, page_rows).iter().flat_map(FileGroup::iter) {
             let all = ParquetAccessPlan::new_all(segment.facts.row_groups.len());
             let plan = file.extension::<ParquetAccessPlan>().unwrap_or(&all);
             let mut first = 0;
@@ -165,18 +173,39 @@ mod tests {
             row_groups in prop::collection::vec(1_u32..50, 1..8),
             gone in prop::collection::vec(0_u32..400, 0..200),
             threads in 1_usize..5,
+            page_rows in 1_u32..64,
         ) {
             let total: u32 = row_groups.iter().sum();
             let excluded: RoaringBitmap = gone.into_iter().filter(|row| *row < total).collect();
             let expected: Vec<u32> = (0..total).filter(|row| !excluded.contains(*row)).collect();
-            prop_assert_eq!(read(&segment(row_groups, excluded), threads), expected);
+            prop_assert_eq!(read(&segment(row_groups, excluded), threads, page_rows), expected);
         }
     }
 
     #[test]
-    fn a_file_without_excluded_rows_needs_no_selection() {
+    fn the_work_is_even_whatever_the_row_groups_are() {
+        let segment = segment(vec![400, 400, 250], RoaringBitmap::new());
+        let groups = cut(&[segment], 2, 5);
+        let rows = |file: &PartitionedFile| -> usize {
+            let plan = file.extension::<ParquetAccessPlan>().unwrap();
+            let read = plan.inner().iter().zip([400, 400, 250]).map(|(access, all)| match access {
+                RowGroupAccess::Skip => 0,
+                RowGroupAccess::Scan => all,
+                RowGroupAccess::Selection(selection) => selection.row_count(),
+            });
+            read.sum()
+        };
+        let dealt: Vec<Vec<usize>> = groups.iter().map(|group| group.iter().map(rows).collect()).collect();
+        assert_eq!(dealt, [[175; 3], [175; 3]]);
+    }
+
+    #[test]
+    fn a_whole_file_without_excluded_rows_needs_no_plan_and_whole_row_groups_no_selection() {
         let segment = segment(vec![10, 10, 10], RoaringBitmap::new());
-        let groups = pieces(&[segment], 2);
+        for file in cut(std::slice::from_ref(&segment), 1, 30).iter().flat_map(FileGroup::iter) {
+            assert!(file.extension::<ParquetAccessPlan>().is_none());
+        }
+        let groups = cut(&[segment], 2, 10);
         assert_eq!(groups.len(), 2);
         for file in groups.iter().flat_map(FileGroup::iter) {
             let plan = file.extension::<ParquetAccessPlan>().unwrap();
