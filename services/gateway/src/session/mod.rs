@@ -25,7 +25,7 @@ use bigpeer_log::{AppendError, AppendOutcome};
 use bigpeer_protocol::pb::{self, CloseCode};
 use bigpeer_protocol::{GatewayEffect, GatewaySession, decode_peer_frame, encode_frame};
 use bigpeer_tables::TablesError;
-use bigpeer_types::AppId;
+use bigpeer_types::{AppId, Lsn};
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
@@ -65,6 +65,8 @@ struct Session {
     outbox: Outbox,
     pushes: Pushes,
     subscriptions: BTreeMap<u32, Arc<Matcher>>,
+    /// Subscriptions that began anew: what was queued for them up to here was matched under permissions of before.
+    fenced: BTreeMap<u32, Lsn>,
     pace: Pace,
     waiting: Vec<Member>,
     catching_up: Option<CatchUp>,
@@ -73,7 +75,7 @@ struct Session {
     /// When the peer was asked what it holds, while it has not answered.
     asked_at: Option<Instant>,
     /// The queue was full; everything up to here was taken out of it.
-    lagged_at: Option<bigpeer_types::Lsn>,
+    lagged_at: Option<Lsn>,
     /// Why the session ends; set once.
     ended: Option<pb::Close>,
 }
@@ -164,6 +166,7 @@ impl Session {
             outbox: Outbox::default(),
             pushes: Pushes::default(),
             subscriptions: BTreeMap::new(),
+            fenced: BTreeMap::new(),
             pace,
             waiting: Vec::new(),
             catching_up: None,

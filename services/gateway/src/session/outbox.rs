@@ -180,8 +180,7 @@ impl Session {
         }
         let compression = self.machine.compression();
         let whole = |delivery: &Arc<Delivery>| {
-            delivery.bytes() <= PART_BYTES
-                && delivery.subscriptions().iter().all(|id| self.subscriptions.contains_key(id))
+            delivery.bytes() <= PART_BYTES && delivery.subscriptions().iter().all(|id| self.is_for(*id, delivery.lsn()))
         };
         let frame = match taken.transactions.as_slice() {
             [] => None,
@@ -203,13 +202,19 @@ impl Session {
         }
     }
 
+    /// Whether what was queued at `lsn` for a subscription is still meant for it.
+    fn is_for(&self, id: u32, lsn: Lsn) -> bool {
+        self.subscriptions.contains_key(&id) && self.fenced.get(&id).is_none_or(|fence| lsn > *fence)
+    }
+
     /// The live subscriptions' cursor moves; answers where it is.
     fn advanced(&mut self, through: Lsn) -> Lsn {
+        self.fenced.retain(|_, fence| *fence > through);
         self.machine.advanced(through);
         self.machine.through()
     }
 
-    /// As [`Self::live_frame`], of transactions that are large, or partly for subscriptions that have ended.
+    /// As [`Self::live_frame`], of transactions that are large, or partly for subscriptions that have ended or were begun anew.
     fn live_frame_of_parts(&mut self, taken: &Taken, through: Lsn) -> Option<Message> {
         let mut transactions: Vec<pb::Transaction> =
             taken.transactions.iter().filter_map(|delivery| self.wanted(delivery.transaction().clone())).collect();
@@ -237,10 +242,11 @@ impl Session {
         Some(self.documents(first))
     }
 
-    /// The transaction without what was queued for subscriptions that have ended.
+    /// The transaction without what was queued for subscriptions that have ended, or were begun anew.
     fn wanted(&self, mut transaction: pb::Transaction) -> Option<pb::Transaction> {
+        let lsn = transaction.lsn.map_or(Lsn::ZERO, Lsn::from);
         let open = |ids: &mut Vec<u32>| {
-            ids.retain(|id| self.subscriptions.contains_key(id));
+            ids.retain(|id| self.is_for(*id, lsn));
             !ids.is_empty()
         };
         // Without subscriptions it is the answer to a write of the peer itself.

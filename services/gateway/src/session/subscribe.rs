@@ -91,6 +91,7 @@ impl Session {
     pub(super) fn unsubscribe(&mut self, id: u32) {
         self.app.hub.detach(self.number, id);
         self.subscriptions.remove(&id);
+        self.fenced.remove(&id);
         self.device.unsubscribed(id);
         self.waiting.retain(|member| member.id != id);
         if self.catching_up.as_mut().is_some_and(|catching_up| catching_up.remove(id)) {
@@ -254,6 +255,7 @@ impl Session {
         let Some(matcher) = self.subscriptions.get(&id).cloned() else { return };
         metrics::resync();
         self.app.hub.detach(self.number, id);
+        self.fenced.insert(id, self.app.hub.snapshot().lsn());
         let effects = self.machine.resync(&[id]);
         self.answer(effects);
         let effects = self.machine.subscribed(id, matcher.scope());

@@ -132,6 +132,40 @@ async fn changed_permissions_take_effect_in_an_open_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_queued_under_permissions_of_before_is_not_sent() {
+    let world = World::new().await;
+    world.key("k", Permissions::all()).await;
+    let mut writer = world.client().await;
+    let mut author = Author::new(writer.site);
+    writer.write(1, author.insert("a", "UA")).await;
+    let (site, token) = world.login("k").await;
+    let greeting = pb::Hello { credit: 1000, ..hello(site, &token) };
+    let mut client = world.session(site, &token, greeting).await;
+    let mut replica = Replica::default();
+    client.subscribe(1, "SELECT * FROM flights", None).await;
+    client.catch_up(&mut replica).await;
+    assert_eq!(replica.ids(), ["a"]);
+    // This takes all of the credit: what comes later waits.
+    let lsn = writer.write(2, author.set("a", "gate", &"x".repeat(2000))).await;
+    client.until(&mut replica, |replica| replica.through >= lsn).await;
+    let mut other = world.client().await;
+    let mut seen = Replica::default();
+    other.subscribe(1, "SELECT * FROM flights", None).await;
+    other.catch_up(&mut seen).await;
+    let lsn = writer.write(3, author.insert("b", "DL")).await;
+    // The hub has queued it for all.
+    other.until(&mut seen, |seen| seen.through >= lsn).await;
+
+    world.key("k", only("carrier = 'UA'")).await;
+    assert!(matches!(client.next().await, FromGateway::Resync(_)));
+    replica.documents.clear();
+    client.send(pb::Credit { bytes: 1 << 20 }).await;
+    let lsn = writer.write(4, author.insert("c", "UA")).await;
+    client.until(&mut replica, |replica| replica.through >= lsn).await;
+    assert_eq!(replica.ids(), ["a", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_is_renewed_with_a_token_of_its_own_site_only() {
     let world = World::new().await;
     let mut client = world.client().await;
