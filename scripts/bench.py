@@ -164,6 +164,7 @@ def main():
     # The same work for automerge, loro and yrs: a workspace of its own, which the first run has to build.
     measure_lines(report, ["cargo", "run", "--quiet", "--release", "--locked"], ROOT / "tests" / "bench-crdt")
     measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-compactor", "--bench", "levels"])
+    measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-changefeed"])
     if options.compare:
         measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-log"])
     if options.write:

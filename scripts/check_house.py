@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PURE = {"bigpeer-types", "bigpeer-crdt", "bigpeer-dql", "bigpeer-protocol"}
 IO_CRATES = {"tokio", "axum", "object_store", "reqwest", "rusqlite", "datafusion"}
 # Services meet through the log, the tables and the catalogue; only the binary composes them.
-SERVICES = {"bigpeer-auth", "bigpeer-gateway", "bigpeer-api", "bigpeer-compactor", "bigpeer-sql"}
+SERVICES = {"bigpeer-auth", "bigpeer-gateway", "bigpeer-api", "bigpeer-compactor", "bigpeer-changefeed", "bigpeer-sql"}
 COMPOSER = {"bigpeer", "bigpeer-e2e"}
 ONE_VERSION = ["arrow", "parquet", "object_store", "datafusion", "prost", "tokio", "rustls", "axum", "tokio-tungstenite"]
 MAX_LINES = 800

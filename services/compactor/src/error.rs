@@ -13,6 +13,9 @@ pub enum CompactorError {
     /// The log could not be trimmed.
     #[error("the log cannot be trimmed")]
     Log(#[from] ReadError),
+    /// It is not known what readers need.
+    #[error("it is not known what readers of the past need: {0}")]
+    Readers(String),
 }
 
 impl CompactorError {
@@ -22,6 +25,7 @@ impl CompactorError {
         match self {
             Self::Tables(error) => error.is_retryable(),
             Self::Log(error) => error.is_retryable(),
+            Self::Readers(_) => true,
         }
     }
 }

@@ -13,11 +13,13 @@
 
 mod error;
 mod policy;
+mod readers;
 mod settings;
 mod trim;
 
 pub use error::CompactorError;
 pub use policy::due;
+pub use readers::Readers;
 pub use settings::CompactorSettings;
 
 use std::future::Future;
@@ -119,14 +121,25 @@ impl Compactor {
         {
             tokio::time::sleep(TICK).await;
         }
+        let bytes = self.store.overlay_bytes();
         if let Some(done) = self.writer.flush().await? {
-            tail.flushed(self.settings.clock.monotonic(), done.lsn);
+            tail.flushed(self.settings.clock.monotonic(), done.lsn, bytes);
             self.flushed.notify_one();
         }
-        if let Some(through) = tail.take_due(self.settings.clock.monotonic()) {
+        let needed = self.hold().await?;
+        if let Some(through) = tail.take_due(self.settings.clock.monotonic(), needed) {
             self.log.trim(self.store.app(), through).await?;
         }
         Ok(())
+    }
+
+    /// Asks what readers need, and keeps the manifests for it. What was trimmed already is needed no more.
+    async fn hold(&self) -> Result<Option<Lsn>, CompactorError> {
+        let Some(readers) = &self.settings.readers else { return Ok(None) };
+        let needed = readers.needed(self.store.app()).await.map_err(CompactorError::Readers)?;
+        let trimmed = self.log.trimmed(self.store.app()).await?;
+        self.store.keep_from(needed.map(|needed| needed.max(trimmed)));
+        Ok(needed)
     }
 
     async fn compact_for_ever(&self) -> CompactorError {
@@ -145,6 +158,7 @@ impl Compactor {
     }
 
     async fn compact_what_is_due(&self, quiet: bool) -> Result<(), CompactorError> {
+        self.hold().await?;
         let mut worked = false;
         for debt in self.writer.debts() {
             if let Some(extent) = due(&debt, quiet) {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bigpeer_types::{Clock, SystemClock};
 
+use crate::Readers;
+
 /// When to flush, compact and trim.
 #[derive(Clone, Debug)]
 pub struct CompactorSettings {
@@ -18,6 +20,12 @@ pub struct CompactorSettings {
     pub keep_tail: Duration,
     /// Keep at most the log of this many flushes.
     pub keep_tail_flushes: usize,
+    /// Who needs more of the log than that, and the manifests from which it can be read.
+    pub readers: Option<Arc<dyn Readers>>,
+    /// How long more is kept for them.
+    pub keep_for_readers: Duration,
+    /// How much more is kept for them: bytes of changes, as they were in memory before they were flushed.
+    pub keep_bytes_for_readers: usize,
     /// Flush once more at shutdown, so that the next start replays nothing.
     pub flush_at_shutdown: bool,
     /// Where time comes from.
@@ -32,6 +40,9 @@ impl Default for CompactorSettings {
             tidy_after: Duration::from_secs(15),
             keep_tail: Duration::from_secs(600),
             keep_tail_flushes: 12,
+            readers: None,
+            keep_for_readers: Duration::from_secs(24 * 3600),
+            keep_bytes_for_readers: 4 << 30,
             flush_at_shutdown: false,
             clock: Arc::new(SystemClock),
         }

@@ -7,34 +7,60 @@ use bigpeer_types::Lsn;
 
 use crate::CompactorSettings;
 
+/// One flush.
+#[derive(Clone, Copy, Debug)]
+struct Flush {
+    /// When, by the monotonic clock.
+    at: Duration,
+    /// Everything up to here is in segments since.
+    lsn: Lsn,
+    /// Bytes in memory of what it flushed.
+    bytes: usize,
+}
+
 /// The flushes of late, and when they were: what can be trimmed by and by.
 #[derive(Debug)]
 pub(crate) struct Tail {
     keep: Duration,
     keep_flushes: usize,
-    flushes: VecDeque<(Duration, Lsn)>,
+    keep_for_readers: Duration,
+    keep_bytes_for_readers: usize,
+    flushes: VecDeque<Flush>,
 }
 
 impl Tail {
     /// Starts with what was in segments already.
     pub(crate) fn new(settings: &CompactorSettings, flushed: Lsn) -> Self {
-        let flushes = VecDeque::from([(settings.clock.monotonic(), flushed)]);
-        Self { keep: settings.keep_tail, keep_flushes: settings.keep_tail_flushes, flushes }
+        Self {
+            keep: settings.keep_tail,
+            keep_flushes: settings.keep_tail_flushes,
+            keep_for_readers: settings.keep_for_readers,
+            keep_bytes_for_readers: settings.keep_bytes_for_readers,
+            flushes: VecDeque::from([Flush { at: settings.clock.monotonic(), lsn: flushed, bytes: 0 }]),
+        }
     }
 
-    /// Everything up to `lsn` is in segments since `now`.
-    pub(crate) fn flushed(&mut self, now: Duration, lsn: Lsn) {
-        self.flushes.push_back((now, lsn));
+    /// Everything up to `lsn` is in segments since `now`; that was so many bytes in memory.
+    pub(crate) fn flushed(&mut self, now: Duration, lsn: Lsn, bytes: usize) {
+        self.flushes.push_back(Flush { at: now, lsn, bytes });
     }
 
-    /// Through where the log can be trimmed; none when there is nothing to trim.
-    pub(crate) fn take_due(&mut self, now: Duration) -> Option<Lsn> {
+    /// Through where the log can be trimmed; none when there is nothing to trim. What comes after `needed` is kept for
+    /// a reader, up to the limits for that.
+    pub(crate) fn take_due(&mut self, now: Duration, needed: Option<Lsn>) -> Option<Lsn> {
         let mut due = None;
-        while let Some((at, lsn)) = self.flushes.front() {
-            if self.flushes.len() <= self.keep_flushes && now.saturating_sub(*at) < self.keep {
+        let mut bytes: usize = self.flushes.iter().map(|flush| flush.bytes).sum();
+        while let Some(flush) = self.flushes.front() {
+            let age = now.saturating_sub(flush.at);
+            if self.flushes.len() <= self.keep_flushes && age < self.keep {
                 break;
             }
-            due = Some(*lsn);
+            let is_needed = needed.is_some_and(|needed| needed < flush.lsn);
+            if is_needed && age < self.keep_for_readers && bytes < self.keep_bytes_for_readers {
+                break;
+            }
+            due = Some(flush.lsn);
+            bytes -= flush.bytes;
             self.flushes.pop_front();
         }
         due.filter(|lsn| *lsn > Lsn::ZERO)
@@ -54,13 +80,40 @@ mod tests {
         };
         let start = settings.clock.monotonic();
         let mut tail = Tail::new(&settings, Lsn::ZERO);
-        tail.flushed(start + Duration::from_secs(1), Lsn::new(5, 0));
-        assert_eq!(tail.take_due(start + Duration::from_secs(2)), None);
-        tail.flushed(start + Duration::from_secs(3), Lsn::new(7, 0));
-        tail.flushed(start + Duration::from_secs(4), Lsn::new(9, 0));
-        assert_eq!(tail.take_due(start + Duration::from_secs(4)), Some(Lsn::new(5, 0)), "only two flushes are kept");
-        assert_eq!(tail.take_due(start + Duration::from_secs(13)), Some(Lsn::new(7, 0)), "and only ten seconds");
-        assert_eq!(tail.take_due(start + Duration::from_secs(15)), Some(Lsn::new(9, 0)));
-        assert_eq!(tail.take_due(start + Duration::from_secs(99)), None);
+        tail.flushed(start + Duration::from_secs(1), Lsn::new(5, 0), 10);
+        assert_eq!(tail.take_due(start + Duration::from_secs(2), None), None);
+        tail.flushed(start + Duration::from_secs(3), Lsn::new(7, 0), 10);
+        tail.flushed(start + Duration::from_secs(4), Lsn::new(9, 0), 10);
+        assert_eq!(
+            tail.take_due(start + Duration::from_secs(4), None),
+            Some(Lsn::new(5, 0)),
+            "only two flushes are kept"
+        );
+        assert_eq!(tail.take_due(start + Duration::from_secs(13), None), Some(Lsn::new(7, 0)), "and only ten seconds");
+        assert_eq!(tail.take_due(start + Duration::from_secs(15), None), Some(Lsn::new(9, 0)));
+        assert_eq!(tail.take_due(start + Duration::from_secs(99), None), None);
+    }
+
+    #[test]
+    fn what_a_reader_needs_is_kept_up_to_a_time_and_a_size() {
+        let settings = CompactorSettings {
+            keep_tail: Duration::from_secs(10),
+            keep_tail_flushes: 1,
+            keep_for_readers: Duration::from_secs(100),
+            keep_bytes_for_readers: 1_000,
+            ..CompactorSettings::default()
+        };
+        let start = settings.clock.monotonic();
+        let at = |secs| start + Duration::from_secs(secs);
+        let mut tail = Tail::new(&settings, Lsn::ZERO);
+        for n in 1..=5 {
+            tail.flushed(at(n), Lsn::new(n * 10, 0), 100);
+        }
+        let needed = Some(Lsn::new(25, 0));
+        assert_eq!(tail.take_due(at(50), needed), Some(Lsn::new(20, 0)), "what comes after 25 can be read from 20 on");
+        assert_eq!(tail.take_due(at(99), needed), None);
+        assert_eq!(tail.take_due(at(103), needed), Some(Lsn::new(30, 0)), "too long");
+        tail.flushed(at(103), Lsn::new(60, 0), 900);
+        assert_eq!(tail.take_due(at(103), needed), Some(Lsn::new(50, 0)), "too much");
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     /// Told when a new manifest has made room in the overlay.
     pub(crate) room: Notify,
     pub(crate) stop: watch::Sender<bool>,
+    /// The state at this position is needed, and what comes after it.
+    pub(crate) keep_from: Mutex<Option<Lsn>>,
     /// Every version that may still be in use.
     versions: Mutex<Vec<Weak<Version>>>,
 }
@@ -91,6 +93,7 @@ impl DocumentStore {
             update: tokio::sync::Mutex::new(()),
             room: Notify::new(),
             stop: watch::Sender::new(false),
+            keep_from: Mutex::default(),
             versions: Mutex::new(vec![in_use]),
             settings,
         });
@@ -191,6 +194,12 @@ impl DocumentStore {
     /// When the newest manifest cannot be read.
     pub async fn writer(&self) -> Result<Writer, TablesError> {
         Writer::open(Arc::clone(&self.shared)).await
+    }
+
+    /// From now on the manifests from which the state at `lsn` and everything after it can be read are not collected, as long as
+    /// the log behind them is there. None: only as the settings say.
+    pub fn keep_from(&self, lsn: Option<Lsn>) {
+        *self.shared.keep_from.lock().unwrap_or_else(PoisonError::into_inner) = lsn;
     }
 
     /// Looks for a newer manifest, committed by another process, and takes it up. Returns whether there was one.

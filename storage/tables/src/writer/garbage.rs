@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::collections::btree_map::Entry;
+use std::sync::PoisonError;
 
+use bigpeer_types::Lsn;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use ulid::Ulid;
@@ -66,7 +68,8 @@ impl Writer {
         let mut used = HashSet::new();
         let mut kept = 0;
         let mut forget = Vec::new();
-        let mut successor_ms = None;
+        let mut successor = None;
+        let needed = *self.shared.keep_from.lock().unwrap_or_else(PoisonError::into_inner);
         for number in numbers.into_iter().rev() {
             // Below one that can be forgotten all can: what it was until is before its time, too.
             if !forget.is_empty() {
@@ -82,8 +85,9 @@ impl Writer {
                 },
             };
             // A manifest is what was true until the next one was committed.
-            let replaced_ms = successor_ms.replace(known.committed_ms);
-            if kept < settings.keep_manifests.max(1) || replaced_ms.is_some_and(|at| at > since) {
+            let replaced = successor.replace((known.committed_ms, known.lsn));
+            let is_needed = replaced.is_some_and(|(at, lsn)| at > since || needed.is_some_and(|needed| lsn > needed));
+            if kept < settings.keep_manifests.max(1) || is_needed {
                 used.extend(known.segments.iter().copied());
                 kept += 1;
             } else {
@@ -114,12 +118,13 @@ impl Writer {
 #[derive(Debug)]
 pub(super) struct Known {
     committed_ms: u64,
+    lsn: Lsn,
     segments: Vec<Ulid>,
 }
 
 impl Known {
     fn new(manifest: &Manifest) -> Self {
         let segments = manifest.segments().map(|(_, segment)| segment.ulid).collect();
-        Self { committed_ms: manifest.committed_ms, segments }
+        Self { committed_ms: manifest.committed_ms, lsn: manifest.lsn, segments }
     }
 }

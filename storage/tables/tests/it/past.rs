@@ -144,3 +144,31 @@ async fn a_pin_keeps_its_state_from_every_collector_until_its_time_is_over() {
     assert!(other.pins().await.unwrap().is_empty());
     check(&other.snapshot(), &world.truth).await;
 }
+
+#[tokio::test]
+async fn what_a_reader_of_the_past_needs_is_kept_and_no_more() {
+    let (mut world, clock) = world().await;
+    let store = world.open().await;
+    let writer = store.writer().await.unwrap();
+    let mut flushed = Vec::new();
+    for round in 0..4 {
+        ten(&mut world, round * 10).await;
+        store.wait_for(world.truth.last()).await.unwrap();
+        writer.flush().await.unwrap();
+        flushed.push(store.flushed());
+        clock.advance(1_000);
+    }
+    // Somewhere between the second and the third manifest; the log reaches back to the second.
+    let needed = world.truth.history[24].0;
+    assert!(flushed[1] < needed && needed < flushed[2]);
+    world.log.trim(&app(), flushed[1]).await.unwrap();
+    clock.advance(3_600_000);
+    store.keep_from(Some(needed));
+    assert!(writer.collect_garbage().await.unwrap() > 0, "the first manifest is not needed");
+    for (lsn, _) in world.truth.history.clone().into_iter().filter(|(lsn, _)| *lsn >= needed) {
+        check(&store.at(lsn).await.unwrap(), &world.truth).await;
+    }
+    store.keep_from(None);
+    writer.collect_garbage().await.unwrap();
+    assert!(matches!(store.at(needed).await, Err(TablesError::Forgotten { .. })));
+}

@@ -1,0 +1,295 @@
+//! `Lens`: what one reader sees of a change: its sources (collections, conditions, paths, fields) and what it may read.
+//!
+//! A condition makes a **view**: a document is in it while the condition is true of it. A reader of a view sees a document
+//! that enters it as inserted and one that leaves it as removed, and never an image that is not in it. Permissions are such
+//! a condition, always. A condition of a source may instead only select events, by the image before or after the change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bigpeer_chassis::{Access, Rule};
+use bigpeer_crdt::{DocId, Document, FieldCondition, MapView, Object, Value, Visible};
+use bigpeer_dql::{Mode, Plan, SelectPlan, parse};
+use bigpeer_types::{CollectionName, IdGenerator, RandomIds};
+use serde::{Deserialize, Serialize};
+
+use crate::paths::{self, Path};
+use crate::walker::WalkedChange;
+
+/// Most sources of one reader.
+pub const MAX_SOURCES: usize = 1000;
+
+/// One collection that a reader is interested in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Source {
+    /// The collection.
+    pub collection: CollectionName,
+    /// A condition in DQL; without, all documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// What the condition is asked of.
+    #[serde(default, skip_serializing_if = "On::is_default")]
+    pub on: On,
+    /// Only changes of one of these paths, or of something at or below it; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    /// Only these fields of documents; empty: all. `_id` is always there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+}
+
+/// What a source's condition is asked of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum On {
+    /// Each image by itself: the source is the view of documents for which it is true.
+    #[default]
+    View,
+    /// The document before the change: the event is seen, whole, when it is true of that.
+    Before,
+    /// The document after the change.
+    After,
+}
+
+impl On {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    fn is_default(&self) -> bool {
+        *self == Self::View
+    }
+}
+
+/// How values are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Values {
+    /// As JSON has them.
+    #[default]
+    Untyped,
+    /// Each with what it is: `{"register": {"value": …}}`.
+    Typed,
+}
+
+/// A change as a reader sees it: at least one image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// The document before; none: it was not there, for this reader.
+    pub before: Option<Object>,
+    /// The document after; none: it is not there any more, for this reader.
+    pub after: Option<Object>,
+    /// The paths that differ; all of the document when there is one image only.
+    pub paths: Vec<String>,
+}
+
+/// Sources and permissions, compiled.
+#[derive(Debug)]
+pub struct Lens {
+    /// None: every collection that is not a system collection.
+    sources: Option<BTreeMap<CollectionName, Compiled>>,
+    access: Access,
+    rules: std::sync::Mutex<BTreeMap<CollectionName, Arc<Allowed>>>,
+    values: Values,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    plan: Option<SelectPlan>,
+    on: On,
+    paths: Vec<Path>,
+    fields: Vec<Path>,
+}
+
+#[derive(Debug)]
+enum Allowed {
+    Everything,
+    Nothing,
+    AnyOf(Vec<SelectPlan>),
+}
+
+impl Lens {
+    /// Compiles `sources` (empty: everything) for a reader that may read what `access` allows.
+    ///
+    /// # Errors
+    /// Says which source cannot be understood, and why.
+    pub fn compile(sources: &[Source], access: Access, values: Values) -> Result<Self, String> {
+        if sources.len() > MAX_SOURCES {
+            return Err(format!("there are {} sources; {MAX_SOURCES} are allowed", sources.len()));
+        }
+        let mut compiled: BTreeMap<CollectionName, Compiled> = BTreeMap::new();
+        for source in sources {
+            let plan = source.query.as_deref().map(|query| condition(&source.collection, query)).transpose();
+            let plan = plan.map_err(|reason| format!("the query of the source '{}': {reason}", source.collection))?;
+            let parse = |texts: &[String], what: &str| {
+                let paths: Result<Vec<Path>, String> = texts.iter().map(|text| paths::parse(text)).collect();
+                paths.map_err(|reason| format!("{what} of the source '{}': {reason}", source.collection))
+            };
+            let (paths, fields) = (parse(&source.paths, "paths")?, parse(&source.fields, "fields")?);
+            let each = Compiled { plan, on: source.on, paths, fields };
+            if compiled.insert(source.collection.clone(), each).is_some() {
+                // Of two views of one collection a document could leave one and be in the other.
+                let name = &source.collection;
+                return Err(format!(
+                    "there are two sources for '{name}'; make one of them, with OR between the queries"
+                ));
+            }
+        }
+        let sources = (!sources.is_empty()).then_some(compiled);
+        Ok(Self { sources, access, rules: std::sync::Mutex::default(), values })
+    }
+
+    /// The only collections that can be seen; none: all that are not system collections.
+    #[must_use]
+    pub fn collections(&self) -> Option<BTreeSet<CollectionName>> {
+        self.sources.as_ref().map(|sources| sources.keys().cloned().collect())
+    }
+
+    /// Whether anything of a collection can be seen.
+    #[must_use]
+    pub fn sees(&self, collection: &CollectionName) -> bool {
+        let named = match &self.sources {
+            Some(sources) => sources.contains_key(collection),
+            None => !collection.is_system(),
+        };
+        named && !matches!(*self.allowed(collection), Allowed::Nothing)
+    }
+
+    /// What of a collection could be seen, for a scan to leave out what cannot.
+    #[must_use]
+    pub fn conditions(&self, collection: &CollectionName) -> Vec<FieldCondition> {
+        let plan = self.sources.as_ref().and_then(|sources| sources.get(collection)?.plan.as_ref());
+        plan.map(SelectPlan::conditions).unwrap_or_default()
+    }
+
+    /// What the reader sees of a change; nothing, if that is nothing, or nothing that it sees has changed.
+    #[must_use]
+    pub fn change(&self, change: &WalkedChange) -> Option<Seen> {
+        self.look(&change.collection, &change.id, change.before.as_deref(), Some(&change.after))
+    }
+
+    /// What the reader sees of a document; none, if it does not see it.
+    #[must_use]
+    pub fn document(&self, collection: &CollectionName, id: &DocId, document: &Document) -> Option<Object> {
+        self.look(collection, id, None, Some(document)).and_then(|seen| seen.after)
+    }
+
+    fn look(
+        &self,
+        collection: &CollectionName,
+        id: &DocId,
+        before: Option<&Document>,
+        after: Option<&Document>,
+    ) -> Option<Seen> {
+        let allowed = self.allowed(collection);
+        let before = before.filter(|document| allowed.holds(id, document));
+        let after = after.filter(|document| allowed.holds(id, document));
+        match &self.sources {
+            None if collection.is_system() => None,
+            None => self.show(before, after, &[], &[]),
+            Some(sources) => {
+                let source = sources.get(collection)?;
+                let holds = |document: &&Document| source.plan.as_ref().is_none_or(|plan| plan.matches(id, document));
+                let (before, after) = match source.on {
+                    On::View => (before.filter(holds), after.filter(holds)),
+                    On::Before => (Some(before.filter(holds)?), after),
+                    On::After => (before, Some(after.filter(holds)?)),
+                };
+                self.show(before, after, &source.paths, &source.fields)
+            }
+        }
+    }
+
+    fn show(
+        &self,
+        before: Option<&Document>,
+        after: Option<&Document>,
+        wanted: &[Path],
+        fields: &[Path],
+    ) -> Option<Seen> {
+        let object = |document: &Document| {
+            let object = self.object(document);
+            if fields.is_empty() { object } else { paths::project(&object, fields) }
+        };
+        let (before, after) = (before.map(object), after.map(object));
+        if before == after {
+            return None;
+        }
+        let changed = paths::changed(before.as_ref(), after.as_ref());
+        let interesting =
+            wanted.is_empty() || changed.iter().any(|path| wanted.iter().any(|wanted| paths::meet(path, wanted)));
+        interesting.then(|| Seen { before, after, paths: changed.iter().map(paths::text).collect() })
+    }
+
+    fn object(&self, document: &Document) -> Object {
+        match self.values {
+            Values::Untyped => document.to_object(),
+            Values::Typed => {
+                const ROOT: &[&str] = &[];
+                match document.get(ROOT) {
+                    Some(Visible::Map(view)) => typed_map(view),
+                    Some(Visible::Value(_) | Visible::Counter(_) | Visible::Attachment(_)) | None => {
+                        document.to_object()
+                    }
+                }
+            }
+        }
+    }
+
+    /// System collections are read with everything only.
+    fn allowed(&self, collection: &CollectionName) -> Arc<Allowed> {
+        let mut rules = self.rules.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(allowed) = rules.get(collection) {
+            return Arc::clone(allowed);
+        }
+        let allowed = match self.access.on(collection) {
+            _ if collection.is_system() && !self.access.everything => Allowed::Nothing,
+            Rule::Everything => Allowed::Everything,
+            Rule::Nothing => Allowed::Nothing,
+            // Conditions that cannot be understood allow nothing; they are checked when a key is made.
+            Rule::AnyOf(rules) => {
+                Allowed::AnyOf(rules.iter().filter_map(|rule| condition(collection, rule).ok()).collect())
+            }
+        };
+        let allowed = Arc::new(allowed);
+        rules.insert(collection.clone(), Arc::clone(&allowed));
+        allowed
+    }
+}
+
+impl Allowed {
+    /// Whether the document is visible, and may be read.
+    fn holds(&self, id: &DocId, document: &Document) -> bool {
+        match self {
+            Self::Everything => document.is_visible(),
+            Self::Nothing => false,
+            Self::AnyOf(plans) => plans.iter().any(|plan| plan.matches(id, document)),
+        }
+    }
+}
+
+/// A condition in DQL, as a plan.
+fn condition(collection: &CollectionName, condition: &str) -> Result<SelectPlan, String> {
+    let text = format!("SELECT * FROM `{}` WHERE {condition}", collection.as_str().replace('`', "``"));
+    let ids: &dyn IdGenerator = &RandomIds;
+    let plan = parse(&text).and_then(|statement| statement.bind(&Object::default(), Mode::default(), ids));
+    match plan.map_err(|error| error.message)? {
+        Plan::Select(plan) => plan.is_subscription().map(|()| plan).map_err(|error| error.message),
+        Plan::Insert(_) | Plan::Update(_) | Plan::Delete(_) | Plan::Evict(_) | Plan::Explain(_) => {
+            Err("it is not a condition".to_owned())
+        }
+    }
+}
+
+fn typed_map(view: MapView<'_>) -> Object {
+    view.iter().map(|(key, visible)| (key, typed(visible))).collect()
+}
+
+fn typed(visible: Visible<'_>) -> Value {
+    let (kind, value) = match visible {
+        Visible::Value(value) => ("register", value.clone()),
+        Visible::Counter(number) => ("counter", Value::Int(number)),
+        Visible::Map(view) => ("map", Value::Object(typed_map(view))),
+        Visible::Attachment(attachment) => ("attachment", attachment.to_value()),
+    };
+    let inner: Object = [("value", value)].into_iter().collect();
+    Value::Object([(kind, Value::Object(inner))].into_iter().collect())
+}

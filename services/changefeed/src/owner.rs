@@ -1,0 +1,345 @@
+//! `Owner`: one process's work on one feed, for as long as it holds the feed's lease.
+//!
+//! # Consistency
+//! The lease is renewed beside the work; when it is lost the work stops. That alone would be a matter of clocks: what
+//! protects is that checkpoints are written only while the lease holds.
+//! A webhook can be sent twice by two owners that both believe in the lease, never forgotten.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bigpeer_chassis::{ApiKey, Name, Shutdown};
+use bigpeer_log::{Lease, LeaseError};
+use bigpeer_tables::DocumentStore;
+use bigpeer_types::AppId;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+use crate::ChangefeedContext;
+use crate::error::FeedError;
+use crate::event::{Encoder, Kind};
+use crate::lens::Lens;
+use crate::metrics;
+use crate::reader::{Batch, Reader, Start, add_snapshot};
+use crate::registry::{Asked, Checkpoint, Entry, Registry, Stored};
+use crate::sink::{Confirmed, SinkContext};
+use crate::spec::{FeedSpec, SinkSpec};
+use crate::status::Status;
+use crate::webhook;
+
+/// How often checkpoints are committed, while they move.
+const COMMIT_EVERY: Duration = Duration::from_millis(500);
+/// How often a feed says that there is nothing to deliver, in commits.
+const SAY_IDLE_EVERY: u32 = 60;
+/// Batches between reader and sink.
+const BUFFERED: usize = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const MAX_PAUSE: Duration = Duration::from_secs(15);
+
+/// One process's work on one feed.
+pub(crate) struct Owner {
+    pub(crate) context: ChangefeedContext,
+    pub(crate) registry: Registry,
+    /// Of this process.
+    pub(crate) process: String,
+    pub(crate) app: AppId,
+    pub(crate) name: Name,
+    pub(crate) store: Arc<DocumentStore>,
+    pub(crate) status: Arc<Status>,
+}
+
+/// How work on a feed ended, when nothing failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// The feed was changed: begin anew.
+    Changed,
+    /// It is paused or gone, or the process ends.
+    Stopped,
+}
+
+/// A lease that is renewed in the background.
+struct Held {
+    lease: Arc<Mutex<Lease>>,
+    lost: Shutdown,
+    renewing: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.renewing.abort();
+    }
+}
+
+/// A sink that is at work.
+struct Working {
+    batches: mpsc::Sender<Batch>,
+    confirmed: watch::Receiver<Confirmed>,
+    ended: oneshot::Receiver<Result<(), FeedError>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Owner {
+    /// Works on the feed if nobody else does, until it is paused or gone, or somebody else takes it over.
+    pub(crate) async fn run(self) {
+        let held = match self.acquire().await {
+            Ok(held) => held,
+            Err(LeaseError::Held { .. }) => return,
+            Err(error) => {
+                self.status.failed(&error.to_string());
+                return;
+            }
+        };
+        tracing::info!(app = %self.app, feed = %self.name, "the feed is owned by this process");
+        tokio::select! {
+            () = held.lost.cancelled() => tracing::warn!(app = %self.app, feed = %self.name, "the feed was taken over"),
+            () = self.work(&held) => {}
+        }
+        metrics::no_lag(&self.app, &self.name);
+        let lease = held.lease.lock().await.clone();
+        drop(held);
+        if let Err(error) = lease.release(self.context.log.metadata()).await {
+            tracing::debug!(app = %self.app, feed = %self.name, %error, "the feed's lease was not released");
+        }
+    }
+
+    async fn acquire(&self) -> Result<Held, LeaseError> {
+        let name = format!("feeds/{}/{}", self.app, self.name);
+        let (log, clock) = (Arc::clone(&self.context.log), Arc::clone(&self.context.clock));
+        let ttl = self.context.settings.lease;
+        let lease = Lease::acquire(log.metadata(), &name, &self.process, ttl, clock.as_ref()).await?;
+        let (lease, lost) = (Arc::new(Mutex::new(lease)), Shutdown::new());
+        let (ours, told) = (Arc::clone(&lease), lost.clone());
+        let renewing = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(ttl / 3).await;
+                let mut lease = ours.lock().await;
+                match lease.renew(log.metadata(), ttl, clock.as_ref()).await {
+                    Ok(()) => {}
+                    Err(LeaseError::Metadata(_)) if clock.now_ms() < lease.expires_ms() => {}
+                    Err(_) => {
+                        told.cancel();
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(Held { lease, lost, renewing })
+    }
+
+    async fn work(&self, held: &Held) {
+        let mut pause = Duration::ZERO;
+        loop {
+            let began = self.context.clock.monotonic();
+            let done = tokio::select! {
+                () = self.context.shutdown.cancelled() => return,
+                done = self.deliver(held) => done,
+            };
+            match done {
+                Ok(Ended::Changed) => pause = Duration::ZERO,
+                Ok(Ended::Stopped) | Err(FeedError::Lost) => return,
+                Err(error) if error.is_retryable() => {
+                    // One that ran well for long starts over with short pauses.
+                    if self.context.clock.monotonic().saturating_sub(began) > 2 * MAX_PAUSE {
+                        pause = Duration::ZERO;
+                    }
+                    pause = (pause * 2).clamp(FIRST_PAUSE, MAX_PAUSE);
+                    self.status.failed(&error.to_string());
+                    tracing::warn!(app = %self.app, feed = %self.name, %error, "a feed failed, will try again in {pause:?}");
+                    tokio::select! {
+                        () = self.context.shutdown.cancelled() => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                }
+                Err(error) => {
+                    self.pause(&error.to_string()).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Lets the feed stand still until somebody has seen why.
+    async fn pause(&self, reason: &str) {
+        tracing::error!(app = %self.app, feed = %self.name, reason, "the feed is paused");
+        self.status.failed(reason);
+        if let Err(error) = self.registry.pause(&self.app, &self.name, reason).await {
+            tracing::warn!(app = %self.app, feed = %self.name, %error, "the feed could not be paused");
+        }
+    }
+
+    /// The key whose permissions the feed has, if it is still good.
+    fn key(&self, spec: &FeedSpec) -> Option<ApiKey> {
+        let key = self.context.catalogue.api_key(&self.app, &spec.owner)?;
+        key.is_active(self.context.clock.now_ms()).then_some(key)
+    }
+
+    fn lens(&self, spec: &FeedSpec) -> Result<Lens, String> {
+        let none = || format!("its owner, the API key '{}', is gone or has ended", spec.owner);
+        let key = self.key(spec).ok_or_else(none)?;
+        Lens::compile(&spec.sources, key.permissions.read, spec.values)
+    }
+
+    /// Delivers until something changes.
+    async fn deliver(&self, held: &Held) -> Result<Ended, FeedError> {
+        let mut entries = self.registry.watch();
+        let mut catalogue = self.context.catalogue.changes();
+        let Some(Stored { record: entry, .. }) = self.registry.entry(&self.app, &self.name).await? else {
+            return Ok(Ended::Stopped);
+        };
+        if entry.paused.is_some() {
+            return Ok(Ended::Stopped);
+        }
+        let lens = match self.lens(&entry.spec) {
+            Ok(lens) => Arc::new(lens),
+            Err(reason) => {
+                self.pause(&reason).await;
+                return Ok(Ended::Stopped);
+            }
+        };
+        let (mut working, base) = self.start(held, &entry).await?;
+        let encoder = Encoder::new(&self.app, &format!("feeds/{}", self.name), entry.spec.format);
+        let (store, log) = (Arc::clone(&self.store), Arc::clone(&self.context.log));
+        let mut reader = Reader::new(store, log, lens, encoder, Start::At(base.cursor()?));
+        let mut committing = Committing { owner: self, held, base, last: None, idle: 0 };
+        let mut tick = tokio::time::interval(COMMIT_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let ended = loop {
+            tokio::select! {
+                biased;
+                () = self.context.shutdown.cancelled() => break Ok(Ended::Stopped),
+                result = &mut working.ended => break match result {
+                    Ok(Ok(())) | Err(_) => Err(FeedError::Records("the sink has ended".to_owned())),
+                    Ok(Err(error)) => Err(error),
+                },
+                changed = entries.changed() => {
+                    changed?;
+                    match self.registry.entry(&self.app, &self.name).await? {
+                        Some(stored) if stored.record == entry => {}
+                        Some(_) => break Ok(Ended::Changed),
+                        None => break Ok(Ended::Stopped),
+                    }
+                }
+                changed = catalogue.changed() => match (changed, self.lens(&entry.spec)) {
+                    (Ok(()), Ok(lens)) => reader.set_lens(Arc::new(lens)),
+                    (Err(_), _) => break Ok(Ended::Stopped),
+                    (_, Err(reason)) => {
+                        self.pause(&reason).await;
+                        break Ok(Ended::Stopped);
+                    }
+                },
+                _ = tick.tick() => {
+                    let confirmed = working.confirmed.borrow().clone();
+                    let (behind, at) = (reader.is_behind(), reader.cursor().to_string());
+                    committing.commit(&confirmed, behind, &at).await?;
+                }
+                pumped = pump(&mut reader, &working.batches) => match pumped {
+                    Ok(true) => {
+                        metrics::gap(&self.app, &self.name);
+                        tracing::warn!(app = %self.app, feed = %self.name, "a feed has lost changes; its reader starts anew");
+                    }
+                    Ok(false) => {}
+                    Err(error) => break Err(error),
+                },
+            }
+        };
+        let confirmed = working.confirmed.borrow().clone();
+        drop(working);
+        let (behind, at) = (reader.is_behind(), reader.cursor().to_string());
+        committing.commit(&confirmed, behind, &at).await?;
+        ended
+    }
+
+    /// Opens the sink, and finds out where the feed stands.
+    async fn start(&self, held: &Held, entry: &Entry) -> Result<(Working, Checkpoint), FeedError> {
+        let stored = self.registry.checkpoint(&self.app, &self.name).await?;
+        let stored = stored.map(|stored| stored.record).filter(|stored| stored.incarnation == entry.incarnation);
+        let mut base = stored.ok_or_else(|| FeedError::Records("the feed has no cursor".to_owned()))?;
+        let context = SinkContext {
+            app: self.app.clone(),
+            name: self.name.clone(),
+            format: entry.spec.format,
+            clock: Arc::clone(&self.context.clock),
+            ids: Arc::clone(&self.context.ids),
+            registry: self.registry.clone(),
+            status: Arc::clone(&self.status),
+            allow_private: self.context.settings.allow_private_receivers,
+        };
+        if entry.request > base.request {
+            let mut cursor = base.cursor()?;
+            match &entry.asked {
+                Some(Asked::Rewind(to)) => base.cursor.clone_from(to),
+                Some(Asked::Snapshot(collections)) => {
+                    add_snapshot(&mut cursor, collections.clone());
+                    base.cursor = cursor.to_string();
+                }
+                None => {}
+            }
+            base.request = entry.request;
+            base.number += 1;
+            base.caught_up_ms = None;
+            self.advance(held, &base).await?;
+        }
+        let (batches, queue) = mpsc::channel(BUFFERED);
+        let (confirms, confirmed) = watch::channel(Confirmed::default());
+        let SinkSpec::Webhook(spec) = entry.spec.sink.clone();
+        let (done, ended) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            // Whoever waited is gone.
+            let _gone = done.send(webhook::run(spec, context, queue, confirms).await);
+        });
+        Ok((Working { batches, confirmed, ended, task }, base))
+    }
+
+    /// Writes how far the feed has come, if the lease still holds.
+    async fn advance(&self, held: &Held, checkpoint: &Checkpoint) -> Result<(), FeedError> {
+        let lease = held.lease.lock().await;
+        self.registry.advance((&self.app, &self.name), &lease, checkpoint).await
+    }
+}
+
+/// Moves one batch from the reader to the sink, when there is room. Answers whether it tells of a gap. Cancel safe.
+async fn pump(reader: &mut Reader, batches: &mpsc::Sender<Batch>) -> Result<bool, FeedError> {
+    // A sink that is gone says so itself.
+    let Ok(room) = batches.reserve().await else { return std::future::pending().await };
+    let batch = reader.next().await?;
+    let gap = batch.events.iter().any(|event| event.kind == Kind::RequeryRequired);
+    room.send(batch);
+    Ok(gap)
+}
+
+/// Remembers how far the feed has come.
+struct Committing<'a> {
+    owner: &'a Owner,
+    held: &'a Held,
+    base: Checkpoint,
+    last: Option<Checkpoint>,
+    /// Commits that were left out because nothing moved.
+    idle: u32,
+}
+
+impl Committing<'_> {
+    /// `behind`: whether the reader has more at once; `at`: where it stands.
+    async fn commit(&mut self, confirmed: &Confirmed, behind: bool, at: &str) -> Result<(), FeedError> {
+        let owner = self.owner;
+        let now_ms = owner.context.clock.now_ms();
+        let mut checkpoint = confirmed.checkpoint(&self.base, now_ms);
+        owner.status.count(checkpoint.delivered, now_ms);
+        let last = self.last.as_ref().unwrap_or(&self.base);
+        let caught_up = !behind && checkpoint.cursor == at;
+        let moved = checkpoint.number > last.number;
+        self.idle = if moved { 0 } else { self.idle + 1 };
+        if !moved && !(caught_up && (self.idle == 1 || self.idle.is_multiple_of(SAY_IDLE_EVERY))) {
+            return Ok(());
+        }
+        checkpoint.delivered_ms = if checkpoint.delivered > last.delivered { Some(now_ms) } else { last.delivered_ms };
+        checkpoint.caught_up_ms = if caught_up { Some(now_ms) } else { last.caught_up_ms };
+        owner.advance(self.held, &checkpoint).await?;
+        self.last = Some(checkpoint);
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! Every key that feeds have in the log's metadata space, with layout and lifetime. The parts that vary cannot hold `/`.
+
+use bigpeer_chassis::Name;
+use bigpeer_types::AppId;
+use bytes::Bytes;
+
+/// A key of the metadata space.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    /// `feeds/entries/{app}/{name}`: what the feed is to be. Until it is deleted.
+    Entry(AppId, Name),
+    /// `feeds/cursors/{app}/{name}`: how far it has come. As long as the entry. Outside of what is watched.
+    Checkpoint(AppId, Name),
+    /// `feeds/dead/{app}/{name}/{id}`: why an event was given up. Until it is delivered or discarded, at most as long as the
+    /// entry.
+    DeadLetter(AppId, Name, String),
+    /// `feeds/dead-bodies/{app}/{name}/{id}/{part:06}`: a part of what was to be sent. As long as the letter.
+    DeadBody(AppId, Name, String, u32),
+}
+
+/// What every entry's key starts with.
+pub(crate) const ENTRIES: &str = "feeds/entries/";
+
+/// What the keys of an app's entries start with.
+pub(crate) fn entries_of(app: &AppId) -> String {
+    format!("{ENTRIES}{app}/")
+}
+
+/// What the keys of a feed's dead letters start with.
+pub(crate) fn dead_letters_of(app: &AppId, name: &Name) -> String {
+    format!("feeds/dead/{app}/{name}/")
+}
+
+/// What the keys of a dead letter's parts start with.
+pub(crate) fn dead_bodies_of(app: &AppId, name: &Name, id: &str) -> String {
+    format!("feeds/dead-bodies/{app}/{name}/{id}/")
+}
+
+impl Key {
+    pub(crate) fn encode(&self) -> Bytes {
+        let text = match self {
+            Self::Entry(app, name) => format!("{ENTRIES}{app}/{name}"),
+            Self::Checkpoint(app, name) => format!("feeds/cursors/{app}/{name}"),
+            Self::DeadLetter(app, name, id) => format!("feeds/dead/{app}/{name}/{id}"),
+            Self::DeadBody(app, name, id, part) => format!("feeds/dead-bodies/{app}/{name}/{id}/{part:06}"),
+        };
+        text.into()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let parts: Vec<&str> = std::str::from_utf8(bytes).ok()?.split('/').collect();
+        Some(match parts.as_slice() {
+            ["feeds", "entries", app, name] => Self::Entry(app.parse().ok()?, name.parse().ok()?),
+            ["feeds", "cursors", app, name] => Self::Checkpoint(app.parse().ok()?, name.parse().ok()?),
+            ["feeds", "dead", app, name, id] => Self::DeadLetter(app.parse().ok()?, name.parse().ok()?, letter(id)?),
+            ["feeds", "dead-bodies", app, name, id, part] if part.len() == 6 => {
+                let number = part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())??;
+                Self::DeadBody(app.parse().ok()?, name.parse().ok()?, letter(id)?, number)
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// The id of a dead letter, if it is one.
+pub(crate) fn letter(id: &str) -> Option<String> {
+    let good = (1..=40).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    good.then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn keys() -> impl Strategy<Value = Key> {
+        let name = || "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,62}".prop_map(|text| text.parse::<Name>().unwrap());
+        let app = || "[a-z0-9][a-z0-9-]{0,62}".prop_map(|text| AppId::new(&text).unwrap());
+        let id = || "[a-z0-9-]{1,40}";
+        prop_oneof![
+            (app(), name()).prop_map(|(app, name)| Key::Entry(app, name)),
+            (app(), name()).prop_map(|(app, name)| Key::Checkpoint(app, name)),
+            (app(), name(), id()).prop_map(|(app, name, id)| Key::DeadLetter(app, name, id)),
+            (app(), name(), id(), 0..1_000_000_u32)
+                .prop_map(|(app, name, id, part)| Key::DeadBody(app, name, id, part)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn keys_round_trip_and_never_meet(a in keys(), b in keys()) {
+            prop_assert_eq!(Key::decode(&a.encode()), Some(a.clone()));
+            prop_assert_eq!(a.encode() == b.encode(), a == b);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `FeedSpec`: what a feed is to be, as an administrator writes it.
+
+use std::fmt;
+
+use bigpeer_chassis::Name;
+use serde::{Deserialize, Serialize};
+
+use crate::event::Format;
+use crate::lens::{Source, Values};
+use crate::webhook::WebhookSpec;
+
+/// What a feed is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FeedSpec {
+    /// The API key of the app whose permissions to read the feed has. When the key ends, the feed stops.
+    pub owner: Name,
+    /// What it is about; empty: everything that its owner may read.
+    #[serde(default)]
+    pub sources: Vec<Source>,
+    /// The envelope of events.
+    #[serde(default)]
+    pub format: Format,
+    /// How values are written.
+    #[serde(default)]
+    pub values: Values,
+    /// Whether a new feed starts with a snapshot.
+    #[serde(default)]
+    pub snapshot: bool,
+    /// The cursor from which a new feed starts; without, and without a snapshot, with what changes from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Where it goes.
+    pub sink: SinkSpec,
+}
+
+/// Where a feed goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum SinkSpec {
+    /// To an HTTP receiver.
+    Webhook(WebhookSpec),
+}
+
+/// A secret in a spec: never printed, and left out of answers.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(String);
+
+impl Hidden {
+    /// What is shown in the place of a secret, and means in a spec that it stays as it was.
+    pub const SHOWN: &'static str = "(hidden)";
+
+    /// The secret.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this stands for the secret that was there before.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.0 == Self::SHOWN
+    }
+
+    /// What is shown of it.
+    pub(crate) fn shown() -> Self {
+        Self(Self::SHOWN.to_owned())
+    }
+}
+
+impl From<&str> for Hidden {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden(…)")
+    }
+}
+
+impl FeedSpec {
+    /// The spec without its secrets, for answers.
+    #[must_use]
+    pub fn shown(&self) -> Self {
+        let mut spec = self.clone();
+        match &mut spec.sink {
+            SinkSpec::Webhook(webhook) => webhook.secrets.iter_mut().for_each(|secret| *secret = Hidden::shown()),
+        }
+        spec
+    }
+
+    /// Puts the secrets of `old` where this has none of its own.
+    ///
+    /// # Errors
+    /// When there is none to keep.
+    pub(crate) fn keep_secrets(&mut self, old: Option<&Self>) -> Result<(), String> {
+        let SinkSpec::Webhook(new) = &mut self.sink;
+        let old = old.map(|old| {
+            let SinkSpec::Webhook(old) = &old.sink;
+            old.secrets.as_slice()
+        });
+        for (place, secret) in new.secrets.iter_mut().enumerate().filter(|(_, secret)| secret.is_kept()) {
+            let none = || format!("a secret is '{}', and there is none to keep", Hidden::SHOWN);
+            *secret = old.and_then(|old| old.get(place)).cloned().ok_or_else(none)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what cannot work.
+    ///
+    /// # Errors
+    /// Says what, and what to do.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.snapshot && self.cursor.is_some() {
+            return Err("'snapshot' and 'cursor' both say where the feed starts; leave one out".to_owned());
+        }
+        match &self.sink {
+            SinkSpec::Webhook(webhook) => webhook.check(),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Webhooks: each event, or a few at once, as a signed POST. At least once; in order per document, with concurrency across
+//! documents.
+//!
+//! # Consistency
+//! Documents are spread over **lanes** by their id; a lane delivers one request at a time, and does not go on before it was
+//! taken or given up. The feed moves when everything before some point was. Events about whole collections wait for all that
+//! come before them, and all that come after wait for them.
+//!
+//! # Memory
+//! What is under way is bounded in events and bytes.
+
+mod address;
+mod breaker;
+mod lane;
+mod post;
+mod sign;
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::error::FeedError;
+use crate::event::Event;
+use crate::reader::Batch;
+use crate::sink::{Confirmed, SinkContext};
+use crate::spec::Hidden;
+use breaker::Breaker;
+use lane::{Job, Lane};
+pub(crate) use post::{Answer, Poster};
+
+/// Most events, and bytes of events, that are under way.
+const WINDOW_EVENTS: usize = 8192;
+const WINDOW_BYTES: usize = 32 << 20;
+
+/// Shortest secret, in bytes.
+const MIN_SECRET_BYTES: usize = 16;
+
+/// Where a webhook goes, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WebhookSpec {
+    /// Where to.
+    pub url: String,
+    /// What requests are signed with; two while one is changed, the new one first.
+    pub secrets: Vec<Hidden>,
+    /// Most events in one request; 1: each by itself, as an object, else as an array.
+    #[serde(default = "one")]
+    pub batch: u16,
+    /// Requests at once.
+    #[serde(default = "sixteen")]
+    pub concurrency: u16,
+    /// How long a request may take, in seconds.
+    #[serde(default = "thirty")]
+    pub timeout_secs: u64,
+    /// How often an event is tried that the receiver refuses, or fails on while it takes others.
+    #[serde(default = "ten")]
+    pub max_attempts: u32,
+    /// How long an event is tried, in seconds, whatever the receiver does.
+    #[serde(default = "day")]
+    pub give_up_after_secs: u64,
+}
+
+const fn one() -> u16 {
+    1
+}
+const fn sixteen() -> u16 {
+    16
+}
+const fn thirty() -> u64 {
+    30
+}
+const fn ten() -> u32 {
+    10
+}
+const fn day() -> u64 {
+    24 * 3600
+}
+
+impl WebhookSpec {
+    pub(crate) fn check(&self) -> Result<(), String> {
+        post::parse_url(&self.url)?;
+        if !(1..=2).contains(&self.secrets.len()) {
+            return Err("'secrets' must hold one secret, or two while one is changed".to_owned());
+        }
+        if self.secrets.iter().any(|secret| !secret.is_kept() && secret.expose().len() < MIN_SECRET_BYTES) {
+            return Err(format!("a secret must have at least {MIN_SECRET_BYTES} bytes"));
+        }
+        let range = |what: &str, value: u64, from: u64, to: u64| {
+            if (from..=to).contains(&value) { Ok(()) } else { Err(format!("'{what}' must be {from} to {to}")) }
+        };
+        range("batch", u64::from(self.batch), 1, 1000)?;
+        range("concurrency", u64::from(self.concurrency), 1, 128)?;
+        range("timeoutSecs", self.timeout_secs, 1, 120)?;
+        range("maxAttempts", u64::from(self.max_attempts), 1, 1000)?;
+        range("giveUpAfterSecs", self.give_up_after_secs, 1, 30 * 24 * 3600)
+    }
+}
+
+/// A batch under way.
+struct InFlight {
+    /// Requests of it that are not done.
+    left: Arc<AtomicUsize>,
+    batch: Moved,
+    bytes: usize,
+    /// Whether it is about whole collections.
+    alone: bool,
+}
+
+/// What of a batch is left when its events are under way.
+struct Moved {
+    cursor: crate::cursor::Cursor,
+    events: usize,
+    time_ms: Option<u64>,
+}
+
+/// Delivers batches until there are no more.
+pub(crate) async fn run(
+    spec: WebhookSpec,
+    context: SinkContext,
+    mut batches: mpsc::Receiver<Batch>,
+    confirmed: watch::Sender<Confirmed>,
+) -> Result<(), FeedError> {
+    let poster = Poster::new(&spec, context.allow_private, Arc::clone(&context.clock)).map_err(FeedError::Records)?;
+    let breaker = Arc::new(Breaker::new(Arc::clone(&context.clock)));
+    let progress = Arc::new(Notify::new());
+    // Aborted when this is dropped.
+    let mut tasks = JoinSet::new();
+    let mut lanes = Vec::new();
+    for _ in 0..spec.concurrency {
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let lane = Lane {
+            poster: poster.clone(),
+            spec: spec.clone(),
+            context: context.clone(),
+            breaker: Arc::clone(&breaker),
+            progress: Arc::clone(&progress),
+        };
+        tasks.spawn(lane.run(queue));
+        lanes.push(jobs);
+    }
+    let mut window: VecDeque<InFlight> = VecDeque::new();
+    let mut held: Option<Batch> = None;
+    let mut is_open = true;
+    loop {
+        while window.front().is_some_and(|front| front.left.load(Ordering::Acquire) == 0) {
+            let Some(done) = window.pop_front() else { break };
+            confirmed.send_modify(|confirmed| {
+                confirmed.move_to(done.batch.cursor, done.batch.events as u64, done.batch.time_ms);
+            });
+        }
+        if held.as_ref().is_some_and(|batch| !is_about_collections(batch) || window.is_empty())
+            && let Some(batch) = held.take()
+        {
+            window.push_back(dispatch(batch, &lanes, usize::from(spec.batch)));
+            continue;
+        }
+        if !is_open && window.is_empty() && held.is_none() {
+            return Ok(());
+        }
+        let events: usize = window.iter().map(|batch| batch.batch.events).sum();
+        let bytes: usize = window.iter().map(|batch| batch.bytes).sum();
+        let alone = window.back().is_some_and(|last| last.alone);
+        let room = is_open && held.is_none() && !alone && events < WINDOW_EVENTS && bytes < WINDOW_BYTES;
+        tokio::select! {
+            batch = batches.recv(), if room => match batch {
+                Some(batch) => held = Some(batch),
+                None => is_open = false,
+            },
+            () = progress.notified() => {}
+            Some(ended) = tasks.join_next() => {
+                let why = ended.err().map_or_else(|| "a lane has ended".to_owned(), |error| error.to_string());
+                return Err(FeedError::Records(why));
+            }
+        }
+    }
+}
+
+fn is_about_collections(batch: &Batch) -> bool {
+    batch.events.iter().any(|event| event.key.is_none())
+}
+
+/// Gives a batch's events to their lanes.
+fn dispatch(batch: Batch, lanes: &[mpsc::UnboundedSender<Job>], at_once: usize) -> InFlight {
+    let alone = is_about_collections(&batch);
+    let bytes = batch.events.iter().map(|event| event.json.len() + 200).sum();
+    let moved = Moved { cursor: batch.cursor, events: batch.events.len(), time_ms: batch.time_ms };
+    let mut parts: Vec<Vec<Event>> = lanes.iter().map(|_| Vec::new()).collect();
+    for event in batch.events {
+        let lane = event.key.as_ref().map_or(0, |key| {
+            let mut hasher = DefaultHasher::new();
+            key.hash(&mut hasher);
+            hasher.finish() % (lanes.len() as u64).max(1)
+        });
+        if let Some(part) = usize::try_from(lane).ok().and_then(|lane| parts.get_mut(lane)) {
+            part.push(event);
+        }
+    }
+    let requests: usize = parts.iter().map(|part| part.len().div_ceil(at_once)).sum();
+    let left = Arc::new(AtomicUsize::new(requests));
+    for (lane, part) in lanes.iter().zip(parts) {
+        let mut part = part.into_iter().peekable();
+        while part.peek().is_some() {
+            let events: Vec<Event> = part.by_ref().take(at_once).collect();
+            // A lane that is gone is noticed by whoever waits for its task.
+            let _gone = lane.send(Job { events, left: Arc::clone(&left) });
+        }
+    }
+    InFlight { left, batch: moved, bytes, alone }
+}

@@ -1,0 +1,127 @@
+//! `GET /{app}/changes`, asked as a client would.
+
+use std::collections::BTreeMap;
+
+use axum::http::StatusCode;
+use bigpeer_changefeed::ChangefeedSettings;
+use bigpeer_chassis::{Access, Permissions};
+use serde_json::{Value as Json, json};
+
+use crate::served::{Lines, name, serve};
+
+#[tokio::test]
+async fn a_stream_is_a_snapshot_and_then_what_changes() {
+    let mut served = serve(ChangefeedSettings::default()).await;
+    served.put("cars", 1, json!({"color": "blue"})).await;
+    served.put("cars", 2, json!({"color": "red"})).await;
+    let mut stream = served.open("snapshot=true").await;
+    assert_eq!(stream.json().await["type"], "heartbeat");
+    let begin = stream.json().await;
+    assert_eq!((&begin["type"], &begin["collections"]), (&json!("snapshotBegin"), &json!(["cars"])));
+    for id in [1, 2] {
+        let event = stream.json().await;
+        assert_eq!((&event["documentId"], &event["snapshot"]), (&json!(id), &json!(true)));
+    }
+    let end = stream.json().await;
+    assert_eq!(end["type"], "snapshotEnd");
+    served.put("cars", 3, json!({"color": "green"})).await;
+    let change = stream.json().await;
+    assert_eq!(change["change"]["newValue"], json!({"_id": 3, "color": "green"}));
+    drop(stream);
+    // Where the first stream was cut off the next goes on.
+    served.put("cars", 4, json!({})).await;
+    let mut stream = served.open(&format!("cursor={}", change["cursor"].as_str().unwrap())).await;
+    stream.json().await;
+    assert_eq!(stream.json().await["documentId"], 4);
+    let mut stream = served.open(&format!("cursor={}", end["cursor"].as_str().unwrap())).await;
+    stream.json().await;
+    assert_eq!(
+        (stream.json().await["documentId"].clone(), stream.json().await["documentId"].clone()),
+        (json!(3), json!(4))
+    );
+}
+
+#[tokio::test]
+async fn server_sent_events_carry_the_cursor_as_their_id_and_take_it_back() {
+    let mut served = serve(ChangefeedSettings::default()).await;
+    served.put("cars", 1, json!({})).await;
+    let sse = [("accept", "text/event-stream")];
+    let (status, body) = served.ask(&served.key, "cursor=0.0", &sse).await;
+    assert_eq!(status, StatusCode::OK);
+    let mut lines = Lines { body: body.into_data_stream(), text: String::new() };
+    assert_eq!(lines.line().await.unwrap(), "id: 0.0");
+    assert_eq!(lines.line().await.unwrap(), "event: heartbeat");
+    lines.line().await;
+    assert_eq!(lines.line().await.unwrap(), "");
+    let id = lines.line().await.unwrap();
+    assert_eq!(lines.line().await.unwrap(), "event: documentChanged");
+    let data = lines.line().await.unwrap();
+    let event: Json = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+    let cursor = id.strip_prefix("id: ").unwrap();
+    assert_eq!(event["cursor"], json!(cursor));
+    served.put("cars", 2, json!({})).await;
+    let (_, body) = served.ask(&served.key, "cursor=0.0", &[sse[0], ("last-event-id", cursor)]).await;
+    let mut lines = Lines { body: body.into_data_stream(), text: String::new() };
+    assert_eq!(lines.line().await.unwrap(), format!("id: {cursor}"));
+    while let Some(line) = lines.line().await {
+        if let Some(data) = line.strip_prefix("data: ").filter(|data| data.contains("documentChanged")) {
+            assert_eq!(serde_json::from_str::<Json>(data).unwrap()["documentId"], 2);
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_narrowed_by_its_parameters() {
+    let mut served = serve(ChangefeedSettings::default()).await;
+    served.put("cars", 1, json!({"color": "blue", "n": 1})).await;
+    served.put("cars", 2, json!({"color": "red", "n": 2})).await;
+    served.put("boats", 1, json!({"color": "red"})).await;
+    let mut stream = served.open("cursor=0.0&collections=cars&where=color%20%3D%20%27red%27&fields=n").await;
+    stream.json().await;
+    assert_eq!(stream.json().await["change"]["newValue"], json!({"_id": 2, "n": 2}));
+    let mut stream = served.open("cursor=0.0&collections=boats&format=cloudevents").await;
+    stream.json().await;
+    assert_eq!(stream.json().await["data"]["collection"], "boats");
+}
+
+#[tokio::test]
+async fn what_cannot_be_answered_is_refused_before_anything_is_sent() {
+    let mut served = serve(ChangefeedSettings { max_streams_per_app: 1, ..ChangefeedSettings::default() }).await;
+    served.put("cars", 1, json!({})).await;
+    let refused = [
+        ("collections=cars&where=color+%3D", "query"),
+        ("where=true", "collections"),
+        ("cursor=nonsense", "cursor"),
+        ("cursor=99999999.0", "ahead"),
+        ("heartbeat=0", "heartbeat"),
+        ("colections=cars", "colections"),
+        ("cursor=0.0&cursor=0.0", "twice"),
+        ("on=never&collections=cars", "view"),
+        ("cursor=%zz", "percent"),
+    ];
+    for (query, word) in refused {
+        let (status, text) = served.refusal(&served.key, query).await;
+        assert!(status == 400 && text.contains(word), "{query}: {status} {text}");
+    }
+    assert_eq!(served.refusal("bpk_wrong_key", "").await.0, 401);
+    let rules = BTreeMap::from([("boats".to_owned(), vec!["true".to_owned()])]);
+    let read = Access { everything: false, queries_by_collection: rules };
+    let limited = served.key("boats", Permissions { read, ..Permissions::default() }).await;
+    let (status, text) = served.refusal(&limited, "collections=cars").await;
+    assert!(status == 403 && text.contains("cars"), "{text}");
+    let _open = served.open("").await;
+    assert_eq!(served.refusal(&served.key, "").await.0, 429);
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_key_is_removed_and_says_why() {
+    let served = serve(ChangefeedSettings::default()).await;
+    let key = served.key("short", Permissions::all()).await;
+    let (_, body) = served.ask(&key, "", &[]).await;
+    let mut lines = Lines { body: body.into_data_stream(), text: String::new() };
+    lines.json().await;
+    served.catalogue.delete_api_key(&served.app, &name("short")).await.unwrap();
+    assert_eq!(lines.json().await["error"]["code"], "unauthorized");
+    assert!(lines.line().await.is_none());
+}
