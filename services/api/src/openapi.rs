@@ -1,5 +1,7 @@
 //! The OpenAPI 3.1 description of the routes, made from the same list as the router: what is not described is not served.
 
+mod changes;
+
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use bigpeer_chassis::ErrorCode;
@@ -37,6 +39,7 @@ fn document(routes: &[Route], servers: Value) -> Value {
             entry.extend(operations);
         }
     }
+    paths.insert("/changes".to_owned(), changes::path());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -192,7 +195,7 @@ fn command(method: &str, required: &[&str], mut properties: Value) -> Value {
 
 fn schemas() -> Value {
     let mut all = Map::new();
-    for part in [dql_schemas(), query_schemas(), write_schemas()] {
+    for part in [dql_schemas(), query_schemas(), write_schemas(), changes::schemas()] {
         if let Value::Object(part) = part {
             all.extend(part);
         }

@@ -23,6 +23,8 @@ pub struct Server {
     child: Option<Child>,
     data_dir: PathBuf,
     port: u16,
+    /// More arguments, at every start.
+    args: Vec<String>,
     http: reqwest::Client,
 }
 
@@ -68,14 +70,19 @@ impl Server {
 
     /// The same with more arguments.
     pub async fn start_with(data_dir: &Path, args: &[&str]) -> Self {
-        let mut server =
-            Self { child: None, data_dir: data_dir.to_owned(), port: free_port(), http: reqwest::Client::new() };
-        server.spawn(args);
+        let mut server = Self {
+            child: None,
+            data_dir: data_dir.to_owned(),
+            port: free_port(),
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            http: reqwest::Client::new(),
+        };
+        server.spawn();
         server.ready().await;
         server
     }
 
-    fn spawn(&mut self, args: &[&str]) {
+    fn spawn(&mut self) {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("the log file opens");
         let child = Command::new(binary())
@@ -84,7 +91,7 @@ impl Server {
             .arg(&self.data_dir)
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
             .args(log_of(&self.data_dir))
-            .args(args)
+            .args(&self.args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -128,7 +135,7 @@ impl Server {
     /// Starts the server again on the same data and port, and waits until it is ready.
     pub async fn restart(&mut self) {
         self.kill();
-        self.spawn(&[]);
+        self.spawn();
         self.ready().await;
     }
 

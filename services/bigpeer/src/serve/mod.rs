@@ -8,6 +8,7 @@
 
 mod admin;
 mod dev;
+mod feeds;
 mod log;
 mod objects;
 mod stores;
@@ -21,6 +22,7 @@ use axum::Router;
 use axum::serve::ListenerExt;
 use bigpeer_api::{ApiContext, ApiSettings, AttachmentSettings};
 use bigpeer_auth::AuthContext;
+use bigpeer_changefeed::Registry;
 use bigpeer_chassis::{
     Catalogue, Health, LogSettings, Metrics, Shutdown, SystemCollections, finish_router, init_logs, shutdown_on_signals,
 };
@@ -72,6 +74,9 @@ pub(crate) struct ServeArgs {
     /// Largest attachment, in bytes
     #[arg(long, env = "BIGPEER_MAX_ATTACHMENT_BYTES", default_value_t = AttachmentSettings::default().max_bytes, value_name = "BYTES")]
     max_attachment_bytes: u64,
+    /// Let webhooks of change feeds go to private addresses: of this machine, of its network
+    #[arg(long, env = "BIGPEER_ALLOW_PRIVATE_RECEIVERS", value_parser = clap::builder::BoolishValueParser::new())]
+    allow_private_receivers: bool,
     #[command(flatten)]
     objects: ObjectsArgs,
     #[command(flatten)]
@@ -109,11 +114,17 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let upkeep = tokio::spawn(parts.metrics.clone().upkeep());
     let api = api(&parts, &args);
     let expiry = tokio::spawn(bigpeer_api::expire_uploads(api.clone(), shutdown.clone()));
-    let router = router(&parts, api, args.token_ttl_secs)?;
+    let changes = feeds::context(&parts, args.allow_private_receivers, args.log == LogChoice::Embedded);
+    let feeding = tokio::spawn(bigpeer_changefeed::run_feeds(changes.clone()));
+    let router = router(&parts, api, args.token_ttl_secs)?.merge(bigpeer_changefeed::router(changes));
+    let router = finish_router(router, Arc::clone(&parts.clock), Arc::clone(&parts.ids));
     welcome::print(&url, &args.data_dir, dev.as_ref())?;
     tracing::info!(%address, data_dir = %args.data_dir.display(), "serving");
     serve(listener, router, &shutdown).await?;
 
+    if tokio::time::timeout(DRAIN, feeding).await.is_err() {
+        tracing::warn!("some feeds did not end in time; whoever goes on with them may repeat what they sent last");
+    }
     expiry.abort();
     opening.abort();
     upkeep.abort();
@@ -131,7 +142,9 @@ async fn open(args: &ServeArgs, shutdown: Shutdown) -> Result<Parts, Failure> {
     let objects = Arc::new(args.objects.open(&args.data_dir).await?);
     let catalogue = Catalogue::open(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids)).await;
     let catalogue = catalogue.map_err(|error| Failure::new(error.to_string()))?;
-    let stores = AppStores::new(Arc::clone(&catalogue), Arc::clone(&log), objects);
+    let feeds = Registry::new(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids));
+    let readers = Arc::new(feeds::FeedReaders(feeds));
+    let stores = AppStores::new(Arc::clone(&catalogue), Arc::clone(&log), objects, readers);
     Ok(Parts { log, catalogue, stores, clock, ids, metrics, shutdown, system: SystemCollections::default() })
 }
 
@@ -186,7 +199,7 @@ fn router(parts: &Parts, api: ApiContext, token_ttl_secs: u64) -> Result<Router,
             settings: GatewaySettings::default(),
             system: parts.system.clone(),
         }));
-    Ok(finish_router(router, Arc::clone(clock), Arc::clone(ids)))
+    Ok(router)
 }
 
 /// Serves until shutdown, and then until what is under way has ended, for [`DRAIN`] at most.

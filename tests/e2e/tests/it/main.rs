@@ -14,5 +14,6 @@ mod bad_input;
 mod deleting;
 mod devices;
 mod docs;
+mod feeds;
 mod flights;
 mod kill;

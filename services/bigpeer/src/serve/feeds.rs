@@ -1,0 +1,36 @@
+//! Change feeds: what they need of the other roles, and what they keep the compactor from giving up.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bigpeer_changefeed::{ChangefeedContext, ChangefeedSettings, Registry};
+use bigpeer_compactor::Readers;
+use bigpeer_types::{AppId, Lsn};
+
+use super::Parts;
+
+/// What streams and feeds need.
+pub(super) fn context(parts: &Parts, allow_private_receivers: bool, is_alone: bool) -> ChangefeedContext {
+    // Of an embedded log there is one process: what worked on a feed before was this one.
+    let process = is_alone.then(|| "embedded".to_owned());
+    let settings = ChangefeedSettings { allow_private_receivers, process, ..ChangefeedSettings::default() };
+    ChangefeedContext::new(
+        Arc::clone(&parts.catalogue),
+        Arc::clone(&parts.log),
+        Arc::clone(&parts.stores) as _,
+        (Arc::clone(&parts.clock), Arc::clone(&parts.ids)),
+        settings,
+        parts.shutdown.clone(),
+    )
+}
+
+/// Feeds as readers of the past.
+#[derive(Debug)]
+pub(super) struct FeedReaders(pub(super) Registry);
+
+#[async_trait]
+impl Readers for FeedReaders {
+    async fn needed(&self, app: &AppId) -> Result<Option<Lsn>, String> {
+        self.0.needed(app).await.map_err(|error| error.to_string())
+    }
+}
