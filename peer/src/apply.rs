@@ -9,6 +9,7 @@
 mod first_sync;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use bigpeer_crdt::{DocId, Document};
 use bigpeer_dql::SelectPlan;
@@ -29,6 +30,8 @@ pub(crate) type SessionIds = BTreeMap<u32, SubscriptionId>;
 pub(crate) struct Applied {
     /// Subscriptions whose documents cannot be trusted: to be asked for again, from the start.
     pub(crate) start_over: BTreeSet<SubscriptionId>,
+    /// The server's newest question. What was said before it is stored now, as the answer has to have it.
+    pub(crate) asked: Option<pb::AskHeld>,
 }
 
 /// Applies what the session said, in the order in which it came.
@@ -85,13 +88,18 @@ impl<'b, 'a> Batch<'b, 'a> {
                 let known = self.session_ids(&[subscribed.id]);
                 known.into_iter().try_for_each(|id| self.work.set_scope(id, subscribed.scope))
             }
-            PeerEffect::Refused(refused) => {
-                self.refused(refused);
+            PeerEffect::Refused(refused) => self.refused(refused),
+            PeerEffect::Accepted { seq, lsn } => {
+                self.work.acknowledge(seq, Some(lsn))?;
+                // Those that no subscription waits for any more.
+                self.let_go(Lsn::ZERO)
+            }
+            PeerEffect::Rejected(rejected) => self.rejected(rejected),
+            PeerEffect::AskHeld(ask) => {
+                self.applied.asked = Some(ask);
                 Ok(())
             }
-            PeerEffect::Accepted { seq, lsn } => self.work.acknowledge(seq, Some(lsn)),
-            PeerEffect::Rejected(rejected) => self.rejected(rejected),
-            PeerEffect::Send(_) | PeerEffect::Welcomed(_) | PeerEffect::AskHeld(_) | PeerEffect::Closed(_) => Ok(()),
+            PeerEffect::Send(_) | PeerEffect::Welcomed(_) | PeerEffect::Closed(_) => Ok(()),
         }
     }
 
@@ -251,6 +259,11 @@ impl<'b, 'a> Batch<'b, 'a> {
         if self.is_vouched_for(collection, &id, &document, subscriptions)? {
             return Ok(());
         }
+        self.goes(lsn, collection, number, key)
+    }
+
+    /// The document goes; if there are local changes to it that come later, when those have come through.
+    fn goes(&mut self, lsn: Lsn, collection: &CollectionName, number: i64, key: &[u8]) -> Result<(), PeerError> {
         if self.work.tables().has_changes_after(lsn, number, key)? {
             self.leaving = true;
             return self.work.mark_leaving(number, key);
@@ -375,13 +388,51 @@ impl<'b, 'a> Batch<'b, 'a> {
         Ok(())
     }
 
-    fn refused(&mut self, refused: pb::Refused) {
-        let Some(subscription) = self.ids.get(&refused.id).copied() else { return };
+    fn refused(&mut self, refused: pb::Refused) -> Result<(), PeerError> {
+        let Some(subscription) = self.ids.get(&refused.id).copied() else { return Ok(()) };
+        // What came through before was sent to it, too.
+        self.advance()?;
+        let code = refused.code();
         if let Some(status) = self.work.status.subscriptions.get_mut(&subscription) {
             status.refused = Some(refused.message.clone());
             status.caught_up = false;
         }
+        if code == pb::RefuseCode::RefuseForbidden {
+            self.forget_unreadable(subscription)?;
+        }
         self.work.event(PeerEvent::SubscriptionRefused { subscription, reason: refused.message });
+        Ok(())
+    }
+
+    /// What the subscription brought may not be read any more: it goes, unless another one matches it.
+    fn forget_unreadable(&mut self, subscription: SubscriptionId) -> Result<(), PeerError> {
+        let Some(stored) = self.work.tables().subscription(subscription)? else { return Ok(()) };
+        if stored.cursor.is_none() && stored.page.is_none() {
+            return Ok(());
+        }
+        let (_, plan) = plan_of(stored, self.evaluation)?;
+        let Some(number) = self.work.tables().collection_number(plan.collection())? else { return Ok(()) };
+        let mut here = Vec::new();
+        self.work.tables().scan_documents(number, |key, state| {
+            let (id, document) = (parse_id(key)?, decode(state)?);
+            if plan.matches(&id, &document) {
+                here.push((id, document));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        // Nothing is known to have changed, so others need not have caught up to know.
+        let status = self.work.status.subscriptions.iter();
+        let others: BTreeSet<SubscriptionId> =
+            status.filter(|(_, status)| status.refused.is_none()).map(|(id, _)| *id).collect();
+        for (id, document) in here {
+            if !self.is_matched(plan.collection(), &id, &document, |other| others.contains(&other.id))? {
+                self.goes(Lsn::ZERO, plan.collection(), number, id.as_key())?;
+            }
+        }
+        self.work.begin_first_sync(subscription)?;
+        self.first_syncs.insert(subscription);
+        self.plans = None;
+        Ok(())
     }
 
     fn rejected(&mut self, rejected: pb::Rejected) -> Result<(), PeerError> {

@@ -2,8 +2,8 @@
 //!
 //! When one begins, the documents that are here and match are noted as **unnamed**. Pages and changes name them. What is
 //! left when it is complete does not match at the server, whatever it looks like here (someone deleted it, and this peer
-//! has not heard of that), and goes. Local transactions that are not known to be in the log by then keep their documents:
-//! their own outcome will tell.
+//! has not heard of that), and goes. Local transactions that are not known to be in the log by then keep their documents
+//! until they have come through: what became of the documents then is told, if they match.
 //!
 //! A **resynchronization** is a first sync in which what is here is also **stale**: the server may have forgotten the
 //! tombstones that would have made old local content dead. So the first state that it sends replaces what is here, and
@@ -100,10 +100,11 @@ impl Batch<'_, '_> {
             if !of_here || self.is_matched(collection, &id, &document, |other| !other.first_sync)? {
                 continue;
             }
-            let local = self.work.tables().deltas_after(lsn, (collection, number), &id)?;
-            if stale || local.is_empty() {
+            if stale {
+                // Only the local changes are left of it.
                 self.reset(lsn, collection, number, &id, None)?;
             }
+            self.goes(lsn, collection, number, &key)?;
         }
         self.work.end_first_sync(subscription)?;
         self.plans = None;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, Value};
+use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value};
 use bigpeer_protocol::{PeerEffect, pb};
 use bigpeer_types::{Hlc, HlcClock, Lsn, SiteId, SystemClock};
 
@@ -77,7 +77,7 @@ async fn count(store: &Store) -> usize {
         if let Some(number) = tables.collection_number(&CollectionName::new("cars").expect("valid"))? {
             tables.scan_documents(number, |_, _| {
                 count += 1;
-                Ok(std::ops::ControlFlow::Continue(()))
+                Ok(ControlFlow::Continue(()))
             })?;
         }
         Ok(count)
@@ -176,6 +176,84 @@ async fn subscriptions_that_catch_up_one_after_the_other_do_not_keep_what_left_b
     apply_to(&store, vec![left(2, &[]), left(1, &[1, 2]), live(1)], &ids).await.expect("applies");
     apply_to(&store, vec![left(2, &[1]), sent_again, live(2)], &ids).await.expect("applies");
     assert_eq!(count(&store).await, 2, "the documents 0 and 2");
+}
+
+/// Makes a local change of the document, as the first that is pushed.
+async fn change_locally(store: &Store, number: i64, clock: &mut HlcClock) {
+    let cars = CollectionName::new("cars").expect("valid");
+    let id = DocId::from_value(&Value::Int(number)).expect("an id");
+    let delta = Document::decode(&document(clock, number, 2)).expect("a state");
+    let mut transaction = TransactionBuilder::new();
+    transaction.change(&cars, &id, &delta);
+    let payload = transaction.finish().expect("a transaction");
+    let change = move |work: &mut Work<'_>| {
+        let number = work.number_of(&cars)?;
+        if !work.insert_document(number, id.as_key(), &delta.encode())? {
+            work.put_document(number, id.as_key(), &delta.encode())?;
+        }
+        work.add_unpushed(&payload)
+    };
+    assert_eq!(store.write(Durability::Power, change).await.expect("stores"), 1);
+}
+
+#[tokio::test]
+async fn what_a_first_sync_does_not_name_goes_when_the_local_changes_to_it_have_come_through() {
+    for resync in [false, true] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, _signals) = open(dir.path());
+        let mut clock = clock();
+        if !resync {
+            // Here before there is a subscription.
+            change_locally(&store, 1, &mut clock).await;
+        }
+        let (_id, ids) = subscribe(&store).await;
+        if resync {
+            apply_to(&store, vec![page(0..3, &mut clock, 1), caught_up(5)], &ids).await.expect("applies");
+            change_locally(&store, 1, &mut clock).await;
+            apply_to(&store, vec![PeerEffect::Resync { subscriptions: vec![1] }], &ids).await.expect("applies");
+        }
+        apply_to(&store, vec![caught_up(5)], &ids).await.expect("applies");
+        assert_eq!(count(&store).await, 1, "the outcome of the change will tell");
+        let through = |version: u64| {
+            let changes = pb::Changes { through: Some(Lsn::new(version, 0).into()), ..pb::Changes::default() };
+            PeerEffect::Apply { changes, bytes: 0 }
+        };
+        let accepted = PeerEffect::Accepted { seq: 1, lsn: Lsn::new(7, 0) };
+        apply_to(&store, vec![through(6), accepted], &ids).await.expect("applies");
+        assert_eq!(count(&store).await, 1);
+        apply_to(&store, vec![through(7)], &ids).await.expect("applies");
+        assert_eq!(count(&store).await, 0, "it matched nothing by then, and nobody will say so again ({resync})");
+    }
+}
+
+#[tokio::test]
+async fn what_may_not_be_read_any_more_goes_with_its_subscription() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, signals) = open(dir.path());
+    let (id, mut ids) = subscribe(&store).await;
+    let query = "SELECT * FROM cars WHERE a_field_0 = 'a value of 1'";
+    let (second, _) =
+        store.write(Durability::Power, move |work| work.add_subscription(query, "")).await.expect("subscribes");
+    ids.insert(2, second);
+    let mut clock = clock();
+    let both_live = PeerEffect::CaughtUp { subscriptions: vec![1, 2], lsn: Lsn::new(5, 0) };
+    apply_to(&store, vec![page(0..4, &mut clock, 1), both_live], &ids).await.expect("applies");
+    change_locally(&store, 3, &mut clock).await;
+    let refused = |id: u32, code: pb::RefuseCode| {
+        PeerEffect::Refused(pb::Refused { id, code: code.into(), message: "no".to_owned() })
+    };
+    apply_to(&store, vec![refused(1, pb::RefuseCode::RefuseLimit)], &ids).await.expect("applies");
+    assert_eq!(count(&store).await, 4, "that is no reason");
+    apply_to(&store, vec![refused(1, pb::RefuseCode::RefuseForbidden)], &ids).await.expect("applies");
+    assert_eq!(count(&store).await, 2, "another one matches 1, and 3 has a change that was not answered");
+    let stored = store.read(move |tables| tables.subscription(id)).await.expect("reads").expect("there");
+    assert_eq!((stored.cursor, stored.page), (None, None), "what is not here cannot be resumed from");
+    assert_eq!(signals.status.borrow().subscriptions[&id].cursor, None);
+    let through = pb::Changes { through: Some(Lsn::new(8, 0).into()), ..pb::Changes::default() };
+    let accepted = PeerEffect::Accepted { seq: 1, lsn: Lsn::new(7, 0) };
+    let come_through = vec![accepted, PeerEffect::Apply { changes: through, bytes: 0 }];
+    apply_to(&store, come_through, &ids).await.expect("applies");
+    assert_eq!(count(&store).await, 1);
 }
 
 #[tokio::test]

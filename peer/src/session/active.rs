@@ -123,7 +123,6 @@ impl<'r> Active<'r> {
             match effect {
                 PeerEffect::Closed(close) => return Ok(Some(End::Closed(close))),
                 PeerEffect::Send(_) | PeerEffect::Welcomed(_) => {}
-                PeerEffect::AskHeld(ask) => self.tell(ask),
                 PeerEffect::Accepted { .. }
                 | PeerEffect::Rejected(_)
                 | PeerEffect::Subscribed(_)
@@ -131,6 +130,7 @@ impl<'r> Active<'r> {
                 | PeerEffect::Left { .. }
                 | PeerEffect::CaughtUp { .. }
                 | PeerEffect::Resync { .. }
+                | PeerEffect::AskHeld(_)
                 | PeerEffect::Refused(_) => self.batch.push(effect),
             }
         }
@@ -167,6 +167,9 @@ impl<'r> Active<'r> {
         if cost > 0 {
             let effects = self.link.session.applied(cost);
             self.link.execute(effects);
+        }
+        if let Some(ask) = applied.asked {
+            self.tell(ask);
         }
         if !applied.start_over.is_empty() {
             self.forget_names(|id| applied.start_over.contains(&id));
