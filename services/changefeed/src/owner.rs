@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bigpeer_chassis::{ApiKey, Name, Shutdown};
+use bigpeer_chassis::{Access, Name, Shutdown};
 use bigpeer_log::{Lease, LeaseError};
 use bigpeer_tables::DocumentStore;
 use bigpeer_types::AppId;
@@ -172,16 +172,12 @@ impl Owner {
         }
     }
 
-    /// The key whose permissions the feed has, if it is still good.
-    fn key(&self, spec: &FeedSpec) -> Option<ApiKey> {
-        let key = self.context.catalogue.api_key(&self.app, &spec.owner)?;
-        key.is_active(self.context.clock.now_ms()).then_some(key)
-    }
-
-    fn lens(&self, spec: &FeedSpec) -> Result<Lens, String> {
+    /// What the feed may read: what its owner may, if that key is still good.
+    fn access(&self, spec: &FeedSpec) -> Result<Access, String> {
+        let key = self.context.catalogue.api_key(&self.app, &spec.owner);
+        let key = key.filter(|key| key.is_active(self.context.clock.now_ms()));
         let none = || format!("its owner, the API key '{}', is gone or has ended", spec.owner);
-        let key = self.key(spec).ok_or_else(none)?;
-        Lens::compile(&spec.sources, key.permissions.read, spec.values)
+        key.map(|key| key.permissions.read).ok_or_else(none)
     }
 
     /// Delivers until something changes.
@@ -194,7 +190,9 @@ impl Owner {
         if entry.paused.is_some() {
             return Ok(Ended::Stopped);
         }
-        let lens = match self.lens(&entry.spec) {
+        let access = self.access(&entry.spec);
+        let lens = access.clone().and_then(|access| Lens::compile(&entry.spec.sources, access, entry.spec.values));
+        let lens = match lens {
             Ok(lens) => Arc::new(lens),
             Err(reason) => {
                 self.pause(&reason).await;
@@ -224,15 +222,20 @@ impl Owner {
                         None => break Ok(Ended::Stopped),
                     }
                 }
-                changed = catalogue.changed() => match (changed, self.lens(&entry.spec)) {
-                    (Ok(()), Ok(lens)) => reader.set_lens(Arc::new(lens)),
-                    (Err(_), _) => break Ok(Ended::Stopped),
-                    (_, Err(reason)) => {
-                        self.pause(&reason).await;
+                changed = catalogue.changed() => {
+                    if changed.is_err() {
                         break Ok(Ended::Stopped);
                     }
-                },
+                    // What waits was written for the permissions of before: begin anew where the sink stands.
+                    if self.access(&entry.spec) != access {
+                        break Ok(Ended::Changed);
+                    }
+                }
                 _ = tick.tick() => {
+                    // A key also ends by itself, of which the catalogue tells nothing.
+                    if self.access(&entry.spec).is_err() {
+                        break Ok(Ended::Changed);
+                    }
                     let confirmed = working.confirmed.borrow().clone();
                     let (behind, at) = (reader.is_behind(), reader.cursor().to_string());
                     committing.commit(&confirmed, behind, &at).await?;

@@ -296,10 +296,16 @@ impl Streaming {
                         return Some(self.failure(&error));
                     }
                 }
-                () = &mut beat => return Some(self.beat()),
+                () = &mut beat => {
+                    let bytes = self.beat();
+                    return Some(self.if_allowed(bytes));
+                }
                 batch = self.reader.next() => match batch {
                     Ok(batch) if batch.events.is_empty() => {}
-                    Ok(batch) => return Some(self.write(&batch.events)),
+                    Ok(batch) => {
+                        let bytes = self.write(&batch.events);
+                        return Some(self.if_allowed(bytes));
+                    }
                     Err(error) if error.is_retryable() => {
                         tracing::warn!(app = %self.app, %error, "a stream of changes cannot go on, will try again");
                         tokio::time::sleep(PAUSE).await;
@@ -319,6 +325,17 @@ impl Streaming {
         let lens = Lens::compile(&self.sources, access, self.values).map_err(refuse)?;
         self.reader.set_lens(Arc::new(lens));
         Ok(())
+    }
+
+    /// What is sent, as long as the caller may read: keys and tokens also end by themselves, of which the catalogue tells nothing.
+    fn if_allowed(&mut self, bytes: Bytes) -> Bytes {
+        match access(&self.context, &self.app, &self.headers) {
+            Ok(_) => bytes,
+            Err(error) => {
+                self.ended = true;
+                self.failure(&error)
+            }
+        }
     }
 
     fn write(&self, events: &[Event]) -> Bytes {

@@ -45,15 +45,20 @@ pub(crate) fn name(text: &str) -> Name {
 }
 
 pub(crate) async fn serve(settings: ChangefeedSettings) -> Served {
+    serve_at(Arc::new(SystemClock), settings).await
+}
+
+/// As [`serve`], by a clock of one's own.
+pub(crate) async fn serve_at(clock: Arc<dyn Clock>, settings: ChangefeedSettings) -> Served {
     let log = Arc::new(MemoryLog::new());
-    let catalogue = Catalogue::open(Arc::clone(&log) as _, Arc::new(SystemClock), Arc::new(RandomIds)).await.unwrap();
+    let catalogue = Catalogue::open(Arc::clone(&log) as _, Arc::clone(&clock), Arc::new(RandomIds)).await.unwrap();
     catalogue.create_tenant(&name("t")).await.unwrap();
     let app = catalogue.create_app(&name("t"), &name("a")).await.unwrap().id;
     let (objects, settings_) = (Arc::new(InMemory::new()), TablesSettings::default());
     let store = DocumentStore::open(app.clone(), objects, Arc::clone(&log) as _, settings_).await.unwrap();
     let stores = Arc::new(OneStore(Mutex::new(Some(Arc::clone(&store)))));
     let admin = catalogue.create_admin(&name("root")).await.unwrap().unwrap().expose().to_owned();
-    let world: (Arc<dyn Clock>, Arc<dyn IdGenerator>) = (Arc::new(SystemClock), Arc::new(RandomIds));
+    let world: (Arc<dyn Clock>, Arc<dyn IdGenerator>) = (clock, Arc::new(RandomIds));
     let log_ = Arc::clone(&log) as _;
     let context = ChangefeedContext::new(
         Arc::clone(&catalogue),
@@ -91,7 +96,12 @@ impl Served {
     }
 
     pub(crate) async fn key(&self, key: &str, permissions: Permissions) -> String {
-        let spec = ApiKeySpec { permissions, expires_at_ms: None };
+        self.key_until(key, permissions, None).await
+    }
+
+    /// A key that ends by itself.
+    pub(crate) async fn key_until(&self, key: &str, permissions: Permissions, expires_at_ms: Option<u64>) -> String {
+        let spec = ApiKeySpec { permissions, expires_at_ms };
         let (_, secret) = self.catalogue.put_api_key(&self.app, &name(key), spec).await.unwrap();
         secret.map(|secret| secret.expose().to_owned()).unwrap_or_default()
     }

@@ -1,13 +1,15 @@
 //! `GET /{app}/changes`, asked as a client would.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::http::StatusCode;
 use bigpeer_changefeed::ChangefeedSettings;
 use bigpeer_chassis::{Access, Permissions};
+use bigpeer_types::{Clock, ManualClock};
 use serde_json::{Value as Json, json};
 
-use crate::served::{Lines, name, serve};
+use crate::served::{Lines, name, serve, serve_at};
 
 #[tokio::test]
 async fn a_stream_is_a_snapshot_and_then_what_changes() {
@@ -124,4 +126,25 @@ async fn a_stream_ends_when_its_key_is_removed_and_says_why() {
     served.catalogue.delete_api_key(&served.app, &name("short")).await.unwrap();
     assert_eq!(lines.json().await["error"]["code"], "unauthorized");
     assert!(lines.line().await.is_none());
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_key() {
+    for writes in [false, true] {
+        let clock = Arc::new(ManualClock::new(1_700_000_000_000));
+        let mut served = serve_at(Arc::clone(&clock) as _, ChangefeedSettings::default()).await;
+        let key = served.key_until("short", Permissions::all(), Some(clock.now_ms() + 1_000)).await;
+        let (_, body) = served.ask(&key, if writes { "heartbeat=300" } else { "heartbeat=1" }, &[]).await;
+        let mut lines = Lines { body: body.into_data_stream(), text: String::new() };
+        assert_eq!(lines.json().await["type"], "heartbeat");
+        // What the catalogue still had to say has been heard by the time this arrives.
+        served.put("cars", 0, json!({})).await;
+        while lines.json().await["type"] != "documentChanged" {}
+        clock.advance(1_000);
+        if writes {
+            served.put("cars", 1, json!({})).await;
+        }
+        assert_eq!(lines.json().await["error"]["code"], "unauthorized", "nothing is told any more");
+        assert!(lines.line().await.is_none());
+    }
 }

@@ -1,10 +1,16 @@
 //! Webhooks, to a real HTTP receiver that fails in every way that it can.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bigpeer_changefeed::{ChangefeedSettings, run_feeds};
+use bigpeer_chassis::{Access, Permissions};
+use bigpeer_types::{Clock, ManualClock};
 use serde_json::{Value as Json, json};
 
 use crate::receiver::{Act, Receiver, SECRET, check_order, until};
-use crate::served::{Served, serve};
+use crate::served::{Served, serve, serve_at};
 
 fn allowing() -> ChangefeedSettings {
     ChangefeedSettings { allow_private_receivers: true, ..ChangefeedSettings::default() }
@@ -121,10 +127,10 @@ async fn an_answer_without_end_is_cut_off() {
 async fn what_is_refused_or_redirected_becomes_a_dead_letter_that_can_be_delivered_again() {
     for act in [Act::Answer(400), Act::Redirect, Act::Answer(500)] {
         let poison = move |event: &Json| event["change"]["newValue"]["n"] == 3;
-        let healed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let seen = std::sync::Arc::clone(&healed);
+        let healed = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&healed);
         let receiver = Receiver::start(move |_, event| {
-            let heals = seen.load(std::sync::atomic::Ordering::SeqCst);
+            let heals = seen.load(Ordering::SeqCst);
             if poison(event) && !heals { act } else { Act::Take }
         })
         .await;
@@ -150,7 +156,7 @@ async fn what_is_refused_or_redirected_becomes_a_dead_letter_that_can_be_deliver
         receiver.has(written as usize - 1).await;
         let (status, _) = served.admin("POST", &format!("/f/dead-letters/{id}/deliver"), Json::Null).await;
         assert_eq!(status, 409);
-        healed.store(true, std::sync::atomic::Ordering::SeqCst);
+        healed.store(true, Ordering::SeqCst);
         let (status, _) = served.admin("POST", &format!("/f/dead-letters/{id}/deliver"), Json::Null).await;
         assert_eq!(status, 200);
         receiver.has(written as usize).await;
@@ -195,6 +201,8 @@ async fn a_feed_is_paused_resumed_rewound_and_reads_a_collection_anew() {
     let (status, _) = served.admin("POST", "/f/rewind", json!({"cursor": "0.0"})).await;
     assert_eq!(status, 200);
     until("everything comes again", async || (receiver.taken().len() == 28).then_some(())).await;
+    // What was taken and not yet noted as delivered would be sent again when the feed begins anew.
+    settled(&served).await;
     assert_eq!(served.admin("POST", "/f/snapshot", json!({"collections": ["cars"]})).await.0, 200);
     // Seven documents, with beginning and end.
     until("the collection comes anew", async || (receiver.taken().len() == 37).then_some(())).await;
@@ -211,7 +219,7 @@ async fn a_feed_is_paused_resumed_rewound_and_reads_a_collection_anew() {
 async fn a_feed_stops_when_its_owner_is_removed_and_says_so() {
     let receiver = Receiver::start(|_, _| Act::Take).await;
     let served = serve(allowing()).await;
-    served.key("short", bigpeer_chassis::Permissions::all()).await;
+    served.key("short", Permissions::all()).await;
     make(&served, &receiver.url(), json!({}), json!({"owner": "short"})).await;
     tokio::spawn(run_feeds(served.context.clone()));
     served.catalogue.delete_api_key(&served.app, &crate::served::name("short")).await.unwrap();
@@ -270,4 +278,48 @@ async fn specs_that_cannot_work_are_refused() {
     let bigpeer_changefeed::SinkSpec::Webhook(kept) = entry.record.spec.sink;
     assert_eq!(kept.secrets[0].expose(), SECRET);
     assert_eq!(served.admin("GET", "", Json::Null).await.1["feeds"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_waits_when_permissions_change_is_not_sent_as_it_was() {
+    let down = Arc::new(AtomicBool::new(true));
+    let seen = Arc::clone(&down);
+    let receiver =
+        Receiver::start(move |_, _| if seen.load(Ordering::SeqCst) { Act::Answer(503) } else { Act::Take }).await;
+    let mut served = feed(&receiver.url(), json!({"concurrency": 2}), json!({})).await;
+    for n in 0..40 {
+        served.put(if n % 2 == 0 { "cars" } else { "boats" }, n, json!({"n": n})).await;
+    }
+    until("it was tried", async || (receiver.requests() > 1).then_some(())).await;
+    let rules = BTreeMap::from([("boats".to_owned(), vec!["true".to_owned()])]);
+    let read = Access { everything: false, queries_by_collection: rules };
+    served.key("all", Permissions { read, ..Permissions::default() }).await;
+    // Told under the new permissions: the feed has seen them.
+    let before = receiver.requests();
+    until("it was tried again", async || (receiver.requests() > before + 2).then_some(())).await;
+    down.store(false, Ordering::SeqCst);
+    let taken = receiver.has(20).await;
+    settled(&served).await;
+    assert!(taken.iter().chain(&receiver.taken()).all(|event| event["collection"] == "boats"), "{taken:?}");
+}
+
+#[tokio::test]
+async fn a_feed_stands_still_when_the_key_of_its_owner_ends() {
+    let receiver = Receiver::start(|_, _| Act::Take).await;
+    let clock = Arc::new(ManualClock::new(1_700_000_000_000));
+    let mut served = serve_at(Arc::clone(&clock) as _, allowing()).await;
+    served.key_until("all", Permissions::all(), Some(clock.now_ms() + 1_000)).await;
+    make(&served, &receiver.url(), json!({}), json!({})).await;
+    tokio::spawn(run_feeds(served.context.clone()));
+    write(&mut served, 0, 3).await;
+    receiver.has(3).await;
+    clock.advance(1_000);
+    let reason = until("it is paused", async || {
+        let (_, feed) = served.admin("GET", "/f", Json::Null).await;
+        feed["pausedReason"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(reason.contains("'all'"), "{reason}");
+    write(&mut served, 3, 6).await;
+    assert_eq!(receiver.taken().len(), 3);
 }
