@@ -12,6 +12,8 @@ SIM_CARGO := env -u RUSTFLAGS $(CARGO)
 SIM_TARGET := --target-dir $(abspath $(TARGET_DIR))/sim
 LIBCLANG := .cache/libclang
 export BIGPEER_BIN := $(abspath $(TARGET_DIR))/release/bigpeer
+# One selection of packages and one profile for all tests: what they depend on is built once.
+TESTS := $(CARGO) test --locked --workspace
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -25,7 +27,8 @@ build: ## build the release binary
 test: unit sim-test e2e ## every test; installs what the tests need
 
 unit: $(PYTHON) ## unit, property and integration tests of every crate; the tables also on disk and on S3
-	$(CARGO) test --locked --workspace --exclude bigpeer-e2e
+	$(TESTS) --no-run
+	$(TESTS) --exclude bigpeer-e2e
 	$(PYTHON) scripts/test_stores.py
 
 sim-test: ## the simulator's own tests, and a few seeds
@@ -34,11 +37,15 @@ sim-test: ## the simulator's own tests, and a few seeds
 sim: ## the services under deterministic simulation, 200 seeds; SEED=7 one of them, SEEDS=200..900 others
 	cd tests/sim && $(SIM_CARGO) run --locked $(SIM_TARGET) -- $(or $(SEED),$(SEEDS),0..200)
 
-e2e: build $(PYTHON) ## end-to-end tests through the real binary
-	$(CARGO) test --release --locked -p bigpeer-e2e -- --test-threads 2
+e2e contract: export BIGPEER_BIN := $(abspath $(TARGET_DIR))/debug/bigpeer
+
+e2e: $(PYTHON) ## end-to-end tests through the real binary, built with all assertions
+	$(TESTS) --no-run
+	$(TESTS) --test e2e -- --test-threads 2
 	$(PYTHON) scripts/contract.py --examples 30
 
-contract: build $(PYTHON) ## whether a running server keeps what its OpenAPI description promises
+contract: $(PYTHON) ## whether a running server keeps what its OpenAPI description promises
+	$(TESTS) --no-run
 	$(PYTHON) scripts/contract.py
 
 demo: build $(PYTHON) ## the story on real data: two devices, SQL and DuckDB on 336,776 flights

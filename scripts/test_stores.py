@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILD = ["test", "--locked", "--workspace", "--exclude", "bigpeer-e2e", "--no-run", "--message-format", "json"]
+BUILD = ["test", "--locked", "--workspace", "--no-run", "--message-format", "json"]
 # Tests of failures bring a store of their own.
 OWN_STORES = ["--skip", "chaos", "--skip", "faults"]
 
