@@ -51,13 +51,14 @@ fn a_command_without_credentials_says_where_they_come_from() {
     let output = bigpeer(&["sql", "SELECT 1"]);
     assert_ne!(output.status.code(), Some(0));
     let error = said(&output.stderr);
-    assert!(error.contains("dev-credentials.json") && error.contains("--url"), "{error}");
+    assert!(error.contains("--credentials") && error.contains("--url"), "{error}");
     assert!(!error.contains("panicked"), "{error}");
 }
 
 #[test]
 fn a_server_that_is_not_there_is_named() {
-    let output = bigpeer(&["sql", "SELECT 1", "--url", "http://127.0.0.1:1", "--app", "shop", "--api-key", "bp_secret_key"]);
+    let output =
+        bigpeer(&["sql", "SELECT 1", "--url", "http://127.0.0.1:1", "--app", "shop", "--api-key", "bp_secret_key"]);
     assert_ne!(output.status.code(), Some(0));
     let error = said(&output.stderr);
     assert!(error.contains("http://127.0.0.1:1"), "{error}");
