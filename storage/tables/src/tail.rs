@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bigpeer_log::{ReadBatch, ReadError};
+use futures::FutureExt;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::error::TablesError;
 use crate::feed::{AppliedBatch, AppliedTransaction};
@@ -15,6 +17,10 @@ use crate::store::Shared;
 /// How long to wait before the log is asked again after it failed, and for other writers' manifests when there is no
 /// room in the overlay.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// How often manifests of other processes are looked for at least. Those that they replace, and with them the files that
+/// this process reads, are kept for longer (`TablesSettings::keep_for`).
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Runs until the store is stopped or cannot go on.
 pub(crate) async fn run(shared: Arc<Shared>) {
@@ -31,8 +37,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// Follows the log until something is wrong that waiting does not cure.
 async fn follow(shared: &Shared) -> TablesError {
+    let mut look = tokio::time::interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        match step(shared).await {
+        if look.tick().now_or_never().is_some() {
+            take_up(shared).await;
+        }
+        match step(shared, &mut look).await {
             Ok(()) => {}
             Err(TablesError::Log(ReadError::Trimmed { kept_after })) => {
                 // Another process has flushed and trimmed: its manifest holds what the log has no more.
@@ -52,8 +63,15 @@ async fn follow(shared: &Shared) -> TablesError {
     }
 }
 
+/// Takes up a newer manifest of another process, if there is one. An error shows again when something is read.
+async fn take_up(shared: &Shared) {
+    if let Err(error) = shared.refresh().await {
+        tracing::warn!(app = %shared.app, %error, "cannot look for newer manifests, will try again");
+    }
+}
+
 /// Applies one batch, or waits.
-async fn step(shared: &Shared) -> Result<(), TablesError> {
+async fn step(shared: &Shared, look: &mut Interval) -> Result<(), TablesError> {
     let view = shared.view();
     if overlay::bytes(&view.overlays) > shared.settings.max_overlay_bytes {
         wait_for_room(shared).await;
@@ -63,7 +81,10 @@ async fn step(shared: &Shared) -> Result<(), TablesError> {
     drop(view);
     let batch = shared.log.read(&shared.app, after, shared.settings.read_bytes).await?;
     if batch.entries.is_empty() {
-        shared.log.wait_past(&shared.app, after).await?;
+        tokio::select! {
+            waited = shared.log.wait_past(&shared.app, after) => waited?,
+            _ = look.tick() => take_up(shared).await,
+        }
         return Ok(());
     }
     apply(shared, batch).await
@@ -75,8 +96,8 @@ async fn wait_for_room(shared: &Shared) {
     tokio::select! {
         () = room => {}
         () = tokio::time::sleep(PAUSE) => {
-            // Where another process flushes, its manifests make the room. An error shows again at the next round.
-            let _ = shared.refresh().await;
+            // Where another process flushes, its manifests make the room.
+            take_up(shared).await;
         }
     }
 }

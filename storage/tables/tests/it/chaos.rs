@@ -6,12 +6,13 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bigpeer_crdt::Value;
 use bigpeer_log::TransactionLog as _;
 use bigpeer_tables::{DocumentStore, Extent, Objects, ObjectsSettings, Snapshot, TablesError, Writer};
-use bigpeer_types::{IdGenerator, Lsn, ManualClock, SeededIds};
+use bigpeer_types::{Clock, IdGenerator, Lsn, ManualClock, SeededIds};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
@@ -25,6 +26,13 @@ use crate::model::{Edit, World, app, check, collection, id, object};
 
 /// How many of the last created and deleted objects a stale list may not know of.
 const STALE: usize = 3;
+
+/// How long manifests are kept for other processes: longer than time passes between two looks of a process, and than a
+/// snapshot is held, together.
+const KEEP_FOR: Duration = Duration::from_secs(40);
+
+/// Most time that passes at once, in milliseconds.
+const LEAP: u64 = 20_000;
 
 /// A store that misbehaves in every way that is allowed to it.
 #[derive(Debug)]
@@ -225,7 +233,8 @@ struct Story {
     world: World,
     clock: Arc<ManualClock>,
     processes: Vec<Process>,
-    kept: Vec<Snapshot>,
+    /// Snapshots that are held for a while, and since when.
+    kept: Vec<(u64, Snapshot)>,
     /// What became of the work: that it happened at all.
     done: Seen,
 }
@@ -249,6 +258,7 @@ impl Story {
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));
         world.settings.clock = Arc::clone(&clock) as _;
         world.settings.ids = Arc::new(SeededIds::new(seed ^ 1));
+        world.settings.keep_for = KEEP_FOR;
         let mut processes = Vec::new();
         for _ in 0..2 {
             processes.push(Process { store: world.open().await, writer: None });
@@ -341,21 +351,35 @@ impl Story {
 
     async fn step(&mut self) {
         let at = usize::try_from(self.draw(2)).unwrap();
-        match self.draw(20) {
+        match self.draw(24) {
             0..7 => self.write().await,
             7..10 => self.work(at, 0).await,
             10..13 => self.work(at, 1).await,
             13..15 => self.work(at, 2).await,
             15..17 => self.work(at, 3).await,
             17 => self.crash(at).await,
-            18 if self.kept.len() < 2 => self.kept.push(self.processes[at].store.snapshot()),
+            18 if self.kept.len() < 2 => {
+                self.kept.push((self.clock.now_ms(), self.processes[at].store.snapshot()));
+            }
             _ => {
                 // The log is trimmed behind a manifest that is committed, and time goes by.
                 let flushed = self.processes[at].store.flushed();
                 self.world.log.trim(&app(), flushed).await.unwrap();
-                self.clock.advance(self.chaos.draw(20_000));
+                self.time_goes_by().await;
             }
         }
+    }
+
+    /// Every process looks for manifests before much time has passed, as often as it takes.
+    async fn time_goes_by(&mut self) {
+        for process in &self.processes {
+            while let Err(error) = process.store.refresh().await {
+                assert!(error.is_retryable(), "{error:?}");
+            }
+        }
+        self.clock.advance(self.chaos.draw(LEAP));
+        let now = self.clock.now_ms();
+        self.kept.retain(|(since, _)| now - since < LEAP);
     }
 
     /// The checkers; the store behaves while they look.
@@ -368,7 +392,7 @@ impl Story {
             process.store.wait_for(self.world.truth.last()).await.unwrap();
             check(&process.store.snapshot(), &self.world.truth).await;
         }
-        for snapshot in &self.kept {
+        for (_, snapshot) in &self.kept {
             check(snapshot, &self.world.truth).await;
         }
         // Nothing that was acknowledged is missing for a process that starts now.

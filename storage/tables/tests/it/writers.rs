@@ -1,7 +1,8 @@
 //! Two writers of one app: the later one wins, the earlier one learns it, nothing is lost.
 
 use bigpeer_crdt::Value;
-use bigpeer_tables::{Extent, TablesError};
+use bigpeer_tables::{Extent, TablesError, TablesSettings};
+use object_store::memory::InMemory;
 
 use crate::model::{World, check, collection, object};
 
@@ -115,4 +116,20 @@ async fn a_reader_in_another_process_follows_manifests_when_the_log_is_trimmed()
     world.log.trim(&crate::model::app(), owner.flushed()).await.unwrap();
     let late = world.caught_up().await;
     check(&late.snapshot(), &world.truth).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_of_a_quiet_app_takes_up_the_manifests_of_other_processes_before_theirs_are_gone() {
+    let mut world = World::on(std::sync::Arc::new(InMemory::new()));
+    world.settings.keep_for = TablesSettings::default().keep_for;
+    for n in 0..20 {
+        world.put(&collection("c"), n, object([("n", Value::Int(n))])).await;
+    }
+    let (reader, owner) = (world.caught_up().await, world.caught_up().await);
+    let writer = owner.writer().await.unwrap();
+    writer.flush().await.unwrap();
+    assert_ne!(reader.flushed(), owner.flushed());
+    // Nothing is written, and nothing is trimmed.
+    tokio::time::sleep(world.settings.keep_for / 2).await;
+    assert_eq!(reader.flushed(), owner.flushed());
 }
