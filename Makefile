@@ -43,6 +43,10 @@ e2e: $(PYTHON) ## end-to-end tests through the real binary, built with all asser
 	$(TESTS) --no-run
 	$(TESTS) --test e2e -- --test-threads 2
 	$(PYTHON) scripts/contract.py --examples 30
+	$(PYTHON) scripts/sql_clients.py
+
+sql-clients: build $(PYTHON) ## SQL over PostgreSQL's protocol, with the clients that people have
+	$(PYTHON) scripts/sql_clients.py
 
 contract: $(PYTHON) ## whether a running server keeps what its OpenAPI description promises
 	$(TESTS) --no-run
@@ -104,4 +108,4 @@ $(LIBCLANG):
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-.PHONY: help run build test unit sim-test sim e2e contract demo bench lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean
+.PHONY: help run build test unit sim-test sim e2e contract sql-clients demo bench lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean

@@ -24,7 +24,7 @@ def free_port():
 class Server:
     """`with Server(folder) as server:`; the folder's old content is removed."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, arguments=()):
         if not BINARY.exists():
             sys.exit(f"{BINARY} does not exist; run `make build`")
         shutil.rmtree(folder, ignore_errors=True)
@@ -33,11 +33,13 @@ class Server:
         self.log = folder / "server.log"
         self.url = f"http://127.0.0.1:{free_port()}"
         self.process = None
+        self.arguments = arguments
 
     def start(self):
         """Starts the process; seconds until it is ready."""
         begun = time.monotonic()
         command = [BINARY, "serve", "--data-dir", self.data_dir, "--listen", self.url.removeprefix("http://")]
+        command += self.arguments
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         while True:

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bigpeer_tables::SegmentPart;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::FileGroup;
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
@@ -27,10 +28,12 @@ pub(crate) struct Segment {
     /// Rows that must not be seen: superseded, deleted, or newer in memory.
     pub(crate) excluded: Arc<RoaringBitmap>,
     pub(crate) facts: Arc<FileFacts>,
+    /// Finds rows by id; none in tests of this file.
+    pub(crate) part: Option<SegmentPart>,
 }
 
 impl Segment {
-    fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.facts.row_groups.iter().map(|rows| u64::from(*rows)).sum()
     }
 
@@ -134,7 +137,7 @@ mod tests {
             writer.flush().unwrap();
         }
         let facts = Arc::new(FileFacts::new(Arc::new(writer.finish().unwrap())).unwrap());
-        Segment { path: Path::from("a"), size: 10, excluded: Arc::new(excluded), facts }
+        Segment { path: Path::from("a"), size: 10, excluded: Arc::new(excluded), facts, part: None }
     }
 
     /// The rows that the pieces would read, in order.

@@ -1,17 +1,16 @@
 //! `Engine`: from a query's text to a plan that runs. One for the process; what queries share is here: functions and
-//! optimizer rules, caches of files and snapshots. What a query has for itself: its names, its memory, its clock.
+//! optimizer rules, caches of files and snapshots, memory and room on disk. What a query has for itself: its names, its share
+//! of memory, its budget of bytes to read.
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
-use bigpeer_chassis::{Access, ApiError, SystemCollections};
-use bigpeer_tables::DocumentStore;
+use arrow::datatypes::{DataType, SchemaRef};
+use bigpeer_chassis::ApiError;
 use bigpeer_types::Lsn;
-use datafusion::common::ParamValues;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -19,11 +18,15 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig};
 
-use crate::catalog::{CATALOGUE, Names, SnapshotCache};
-use crate::error::api_error;
+use crate::budget::ScanBudget;
+use crate::catalog::{Names, Scope, SnapshotCache, SnapshotTables};
+use crate::error::{api_error, for_client, starved};
+use crate::language::Language;
+use crate::memory::QueryPool;
 use crate::objects::NoStores;
-use crate::settings::SqlSettings;
-use crate::{params, statement};
+use crate::params::Params;
+use crate::settings::{Spill, SqlSettings};
+use crate::{json, metrics, params, statement};
 
 /// Stack of the thread that plans a query. Only what is used of it costs memory.
 const PLANNER_STACK_BYTES: usize = 64 << 20;
@@ -31,11 +34,42 @@ const PLANNER_STACK_BYTES: usize = 64 << 20;
 /// Plans queries.
 pub(crate) struct Engine {
     /// Copied for every query.
-    template: SessionState,
+    own: SessionState,
+    /// Copied for every query of a PostgreSQL client.
+    postgres: SessionState,
     /// Copied for every query, with a memory pool of its own.
     runtime: RuntimeEnv,
-    snapshots: SnapshotCache,
+    memory: Arc<GreedyMemoryPool>,
+    snapshots: Arc<SnapshotCache>,
     query_memory_bytes: usize,
+    scan_bytes: u64,
+}
+
+/// What one query may use, and whether it wanted more.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    budget: Arc<ScanBudget>,
+    pool: Arc<QueryPool>,
+}
+
+impl Limits {
+    /// What a client is told about `error`: limits in their own words, whatever the error has become on its way.
+    pub(crate) fn api_error(&self, error: &DataFusionError) -> ApiError {
+        if self.budget.is_exceeded() {
+            return self.budget.error();
+        }
+        let answer = api_error(error);
+        if self.pool.is_starved() { starved(answer) } else { answer }
+    }
+}
+
+/// A query's text, and what belongs to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Text {
+    pub(crate) text: String,
+    pub(crate) params: Params,
+    /// Answer as of this transaction.
+    pub(crate) as_of: Option<u64>,
 }
 
 /// A query that is ready to run.
@@ -46,74 +80,120 @@ pub(crate) struct Planned {
     pub(crate) schema: SchemaRef,
     /// The transaction up to which the answer is true.
     pub(crate) lsn: Lsn,
+    pub(crate) limits: Limits,
+}
+
+/// What a query would answer, and what it needs to be told.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// The result's columns.
+    pub schema: SchemaRef,
+    /// The parameters in order of their names (`$1`, `$2`, …), with their types where the query tells them.
+    pub parameters: Vec<(String, Option<DataType>)>,
 }
 
 impl Engine {
     pub(crate) fn new(settings: &SqlSettings) -> Result<Self> {
         let registry = Arc::new(NoStores::default());
-        // Nothing is written to disk: a query that needs more memory than it may use fails instead.
-        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
-        let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(disk).with_object_store_registry(registry);
-        let runtime = runtime.build()?;
+        let runtime = RuntimeEnvBuilder::new()
+            .with_disk_manager_builder(disk(settings.spill.as_ref())?)
+            .with_object_store_registry(registry)
+            .build()?;
+        let shared = Arc::new(runtime.clone());
         Ok(Self {
-            template: template(settings, Arc::new(runtime.clone())),
+            own: template(settings, Arc::clone(&shared), Language::Own),
+            postgres: template(settings, shared, Language::Postgres),
             runtime,
-            snapshots: SnapshotCache::default(),
+            memory: Arc::new(GreedyMemoryPool::new(settings.memory_bytes)),
+            snapshots: Arc::default(),
             query_memory_bytes: settings.query_memory_bytes,
+            scan_bytes: settings.scan_bytes,
         })
     }
 
-    /// Plans the query `text` over the collections of `store` that `access` opens, as they are now, and system collections.
-    pub(crate) async fn plan(
+    /// Memory that the operators of all queries hold now, in bytes.
+    pub(crate) fn reserved(&self) -> usize {
+        self.memory.reserved()
+    }
+
+    /// Plans `text` over the collections that `scope` opens, as they are now or as they were.
+    pub(crate) async fn plan(self: Arc<Self>, scope: Scope, text: Text) -> std::result::Result<Planned, ApiError> {
+        let planned = on_a_large_stack(async move || {
+            let (state, lsn, limits) = self.session(scope, text.as_of).await?;
+            let logical = self.logical(&state, &text).await.map_err(|error| limits.api_error(&error))?;
+            let logical = params::replace(logical, &text.params)?;
+            let planned = self.finish(&state, logical, lsn, &limits).await;
+            planned.map_err(|error| limits.api_error(&error))
+        });
+        planned.await.map_err(|error| api_error(&error))?
+    }
+
+    /// What `text` would answer. Parameters need no values.
+    pub(crate) async fn describe(
         self: Arc<Self>,
-        store: Arc<DocumentStore>,
-        (access, system): (Access, SystemCollections),
-        text: String,
-        params: ParamValues,
-    ) -> std::result::Result<Planned, ApiError> {
-        let planned = on_a_large_stack(async move || self.plan_here(&store, access, system, &text, &params).await);
-        planned.await.and_then(|planned| planned).map_err(|error| api_error(&error))
+        scope: Scope,
+        text: Text,
+    ) -> std::result::Result<Described, ApiError> {
+        let described = on_a_large_stack(async move || {
+            let (state, _, limits) = self.session(scope, text.as_of).await?;
+            let logical = self.logical(&state, &text).await.map_err(|error| limits.api_error(&error))?;
+            params::describe(&logical)
+        });
+        described.await.map_err(|error| api_error(&error))?
     }
 
-    async fn plan_here(
-        &self,
-        store: &DocumentStore,
-        access: Access,
-        system: SystemCollections,
-        text: &str,
-        params: &ParamValues,
-    ) -> Result<Planned> {
-        let for_client = |error: ApiError| DataFusionError::External(Box::new(error));
-        // The number first: if the manifest changes in between, the next query looks again.
-        let manifest = store.manifest_number();
-        let tables = self.snapshots.tables(store.snapshot(), manifest);
-        let lsn = tables.lsn();
-        let names = Names::new(store.app().clone(), tables, access, system);
-        let state = self.session(names, store.app().as_str());
-        let parsed = statement::parse(&state, text).map_err(for_client)?;
+    async fn logical(&self, state: &SessionState, text: &Text) -> Result<LogicalPlan> {
+        let parsed = statement::parse(state, &text.text).map_err(for_client)?;
         let logical = state.statement_to_plan(parsed).await?;
-        let logical = params::replace(logical, params).map_err(for_client)?;
-        self.finish(&state, logical, lsn).await
-    }
-
-    async fn finish(&self, state: &SessionState, logical: LogicalPlan, lsn: Lsn) -> Result<Planned> {
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&logical)?;
-        let schema = Arc::clone(logical.schema().inner());
-        let plan = state.create_physical_plan(&logical).await?;
-        let pool = Arc::new(GreedyMemoryPool::new(self.query_memory_bytes));
-        let runtime = RuntimeEnv { memory_pool: pool, ..self.runtime.clone() };
-        let task = Arc::new(TaskContext::from(state).with_runtime(Arc::new(runtime)));
-        let schema = if schema.fields().len() == plan.schema().fields().len() { schema } else { plan.schema() };
-        Ok(Planned { plan, task, schema, lsn })
+        Ok(logical)
     }
 
-    fn session(&self, names: Arc<Names>, app: &str) -> SessionState {
-        let mut state = self.template.clone();
-        state.register_catalog_list(names);
-        app.clone_into(&mut state.config_mut().options_mut().catalog.default_schema);
+    async fn finish(&self, state: &SessionState, logical: LogicalPlan, lsn: Lsn, limits: &Limits) -> Result<Planned> {
+        let schema = Arc::clone(logical.schema().inner());
+        let plan = state.create_physical_plan(&logical).await?;
+        let runtime = RuntimeEnv { memory_pool: Arc::clone(&limits.pool) as _, ..self.runtime.clone() };
+        let task = Arc::new(TaskContext::from(state).with_runtime(Arc::new(runtime)));
+        let schema = if schema.fields().len() == plan.schema().fields().len() { schema } else { plan.schema() };
+        Ok(Planned { plan, task, schema, lsn, limits: limits.clone() })
+    }
+
+    /// A session for one query.
+    async fn session(
+        &self,
+        scope: Scope,
+        as_of: Option<u64>,
+    ) -> std::result::Result<(SessionState, Lsn, Limits), ApiError> {
+        let tables = self.tables(&scope, as_of).await?;
+        let lsn = tables.lsn();
+        let budget = Arc::new(ScanBudget::new(self.scan_bytes));
+        let pool = Arc::new(QueryPool::new(self.query_memory_bytes, &self.memory));
+        metrics::memory(self.reserved());
+        let mut state = match scope.language {
+            Language::Own => self.own.clone(),
+            Language::Postgres => self.postgres.clone(),
+        };
+        let (language, app) = (scope.language, scope.store.app().clone());
+        let config = state.config_mut();
+        config.set_extension(Arc::clone(&budget));
+        let catalog = &mut config.options_mut().catalog;
+        language.catalogue(&app).clone_into(&mut catalog.default_catalog);
+        language.schema(&app).clone_into(&mut catalog.default_schema);
+        state.register_catalog_list(Names::new(scope, tables, Arc::clone(&self.snapshots)));
         state.mark_start_execution();
-        state
+        Ok((state, lsn, Limits { budget, pool }))
+    }
+
+    async fn tables(&self, scope: &Scope, as_of: Option<u64>) -> std::result::Result<Arc<SnapshotTables>, ApiError> {
+        match as_of {
+            Some(version) => self.snapshots.past(&scope.store, version).await,
+            None => {
+                // The number first: if the manifest changes in between, the next query looks again.
+                let manifest = scope.store.manifest_number();
+                Ok(self.snapshots.tables(scope.store.snapshot(), manifest))
+            }
+        }
     }
 }
 
@@ -128,6 +208,21 @@ impl Planned {
     pub(crate) fn run(self) -> Result<SendableRecordBatchStream, DataFusionError> {
         execute_stream(self.plan, self.task)
     }
+}
+
+/// Where operators put what does not fit into memory. What a process before this one left there is deleted.
+fn disk(spill: Option<&Spill>) -> Result<DiskManagerBuilder> {
+    use std::os::unix::fs::DirBuilderExt;
+    let Some(spill) = spill else {
+        return Ok(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled));
+    };
+    match std::fs::remove_dir_all(&spill.dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        Err(_) | Ok(()) => {}
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&spill.dir)?;
+    let mode = DiskManagerMode::Directories(vec![spill.dir.clone()]);
+    Ok(DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(spill.bytes))
 }
 
 /// Runs `work` on a thread whose stack is large enough for the deepest query that is let in: planning recurses, with
@@ -155,17 +250,17 @@ where
     result.await.map_err(|_| DataFusionError::Internal("the planner ended without an answer".to_owned()))
 }
 
-/// What every query starts from: all functions, no file formats, no way to make tables.
-fn template(settings: &SqlSettings, runtime: Arc<RuntimeEnv>) -> SessionState {
+/// What every query in `language` starts from: all functions, no file formats, no way to make tables.
+fn template(settings: &SqlSettings, runtime: Arc<RuntimeEnv>, language: Language) -> SessionState {
     let mut config = SessionConfig::new()
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
-        .with_default_catalog_and_schema(CATALOGUE, "")
         .with_target_partitions(settings.parallelism.get());
     let options = config.options_mut();
     // Names of fields are what documents say, and those are case-sensitive.
     options.sql_parser.enable_ident_normalization = false;
     options.sql_parser.collect_spans = true;
+    options.sql_parser.dialect = language.dialect();
     // Bloom filters are on `_key`, which no query names: looking for others is wasted.
     options.execution.parquet.bloom_filter_on_read = false;
     // The pieces of a table are cut where its row groups are; cutting them again opens files more often than it helps.
@@ -173,11 +268,15 @@ fn template(settings: &SqlSettings, runtime: Arc<RuntimeEnv>) -> SessionState {
     // What a small side of a join holds seldom leaves out row groups, and costs an evaluation for each row.
     options.optimizer.enable_join_dynamic_filter_pushdown = false;
     let functions = SessionStateDefaults::default_table_functions();
+    let mut planners = SessionStateDefaults::default_expr_planners();
+    planners.insert(0, json::planner());
+    let mut scalars = SessionStateDefaults::default_scalar_functions();
+    scalars.extend(json::functions());
     SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
-        .with_expr_planners(SessionStateDefaults::default_expr_planners())
-        .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
+        .with_expr_planners(planners)
+        .with_scalar_functions(scalars)
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
         .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
         .with_window_functions(SessionStateDefaults::default_window_functions())

@@ -48,6 +48,20 @@ pub(crate) fn api_error(error: &DataFusionError) -> ApiError {
     }
 }
 
+/// `error`, on its way through DataFusion.
+pub(crate) fn for_client(error: ApiError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// The answer when a query would have had enough memory, and others hold it.
+pub(crate) fn starved(answer: ApiError) -> ApiError {
+    if answer.code != ErrorCode::TooLarge {
+        return answer;
+    }
+    let message = "the memory for queries is used by others now; try again";
+    ApiError::new(ErrorCode::TooManyRequests, message).retry_after(5)
+}
+
 /// A statement that cannot be carried out as it stands.
 pub(crate) fn statement(message: &str) -> ApiError {
     ApiError::new(ErrorCode::InvalidStatement, plain(message))

@@ -25,6 +25,8 @@ use parquet::arrow::parquet_to_arrow_schema;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
+use crate::budget::ScanBudget;
+
 /// Files about which derived facts are kept. Beyond it everything derived is forgotten at once, and derived again.
 const MAX_FILES: usize = 4096;
 
@@ -97,7 +99,11 @@ impl FileFacts {
 
 /// Opens files of a scan. Their facts travel with them, so no footer is read or parsed again.
 #[derive(Debug)]
-pub(crate) struct Readers(pub(crate) Arc<dyn ObjectStore>);
+pub(crate) struct Readers {
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    /// What the query may read; none without a limit.
+    pub(crate) budget: Option<Arc<ScanBudget>>,
+}
 
 impl ParquetFileReaderFactory for Readers {
     fn create_reader(
@@ -111,7 +117,8 @@ impl ParquetFileReaderFactory for Readers {
         let facts = facts.ok_or_else(|| DataFusionError::Internal("a file without its facts".to_owned()))?;
         let path = file.object_meta.location.clone();
         let metrics = ParquetFileMetrics::new(partition, path.as_ref(), metrics);
-        Ok(Box::new(Reader { objects: Arc::clone(&self.0), path, footer: Arc::clone(&facts.footer), metrics }))
+        let (objects, budget) = (Arc::clone(&self.objects), self.budget.clone());
+        Ok(Box::new(Reader { objects, path, footer: Arc::clone(&facts.footer), metrics, budget }))
     }
 }
 
@@ -120,19 +127,25 @@ struct Reader {
     path: Path,
     footer: Arc<ParquetMetaData>,
     metrics: ParquetFileMetrics,
+    budget: Option<Arc<ScanBudget>>,
 }
 
 impl Reader {
-    fn count(&self, ranges: &[Range<u64>]) {
+    fn count(&self, ranges: &[Range<u64>]) -> parquet::errors::Result<()> {
         let bytes: u64 = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
+        if let Some(budget) = &self.budget {
+            budget.take(bytes).map_err(|error| ParquetError::External(Box::new(error)))?;
+        }
         self.metrics.bytes_scanned.add(usize::try_from(bytes).unwrap_or(usize::MAX));
+        Ok(())
     }
 }
 
 impl AsyncFileReader for Reader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        self.count(std::slice::from_ref(&range));
+        let counted = self.count(std::slice::from_ref(&range));
         async move {
+            counted?;
             let bytes = self.objects.get_range(&self.path, range).await;
             bytes.map_err(|error| ParquetError::External(Box::new(error)))
         }
@@ -140,8 +153,9 @@ impl AsyncFileReader for Reader {
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
-        self.count(&ranges);
+        let counted = self.count(&ranges);
         async move {
+            counted?;
             let bytes = self.objects.get_ranges(&self.path, &ranges).await;
             bytes.map_err(|error| ParquetError::External(Box::new(error)))
         }

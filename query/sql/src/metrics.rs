@@ -4,6 +4,24 @@ use bigpeer_chassis::ErrorCode;
 
 use crate::Format;
 
+/// Where a query came in, and how its rows leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// HTTP, in this format.
+    Http(Format),
+    /// The PostgreSQL wire protocol.
+    Postgres,
+}
+
+impl Door {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http(format) => format.as_str(),
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
 /// How a query ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -26,8 +44,8 @@ impl Outcome {
 }
 
 /// A query that was let in has ended.
-pub(crate) fn query_ended(format: Format, outcome: Outcome, seconds: f64) {
-    let (format, outcome) = (format.as_str(), outcome.as_str());
+pub(crate) fn query_ended(door: Door, outcome: Outcome, seconds: f64) {
+    let (format, outcome) = (door.as_str(), outcome.as_str());
     metrics::counter!("bigpeer_sql_queries_total", "format" => format, "outcome" => outcome).increment(1);
     metrics::histogram!("bigpeer_sql_query_seconds", "format" => format).record(seconds);
 }
@@ -37,10 +55,20 @@ pub(crate) fn planned(seconds: f64) {
     metrics::histogram!("bigpeer_sql_planning_seconds").record(seconds);
 }
 
-/// Rows and bytes that were handed over.
-pub(crate) fn sent(rows: usize, bytes: usize) {
+/// Rows that were handed over.
+pub(crate) fn sent(rows: usize) {
     metrics::counter!("bigpeer_sql_rows_sent_total").increment(rows as u64);
+}
+
+/// Bytes that were handed over.
+pub(crate) fn sent_bytes(bytes: usize) {
     metrics::counter!("bigpeer_sql_bytes_sent_total").increment(bytes as u64);
+}
+
+/// Memory that the operators of all queries hold, as of the last query that began or ended.
+#[allow(clippy::cast_precision_loss, reason = "a gauge")]
+pub(crate) fn memory(bytes: usize) {
+    metrics::gauge!("bigpeer_sql_memory_bytes").set(bytes as f64);
 }
 
 /// Queries that run now.

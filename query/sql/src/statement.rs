@@ -7,11 +7,12 @@ use datafusion::config::Dialect;
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as Sql;
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::error::{api_error, statement};
+use crate::language::Language;
+use crate::postgres;
 
 /// How deep an expression or a chain of operators may be. Planning and evaluation recurse, and a thread's stack ends.
 const MAX_DEPTH: usize = 200;
@@ -25,17 +26,24 @@ pub(crate) fn parse(state: &SessionState, text: &str) -> Result<Statement, ApiEr
         let message = format!("the query is longer than {MAX_STATEMENT_BYTES} bytes; pass long lists as parameters");
         return Err(ApiError::new(ErrorCode::TooLarge, message));
     }
-    check_depth(text)?;
+    let language = match state.config().options().sql_parser.dialect {
+        Dialect::PostgreSQL => Language::Postgres,
+        _ => Language::Own,
+    };
+    check_depth(text, language)?;
     if text.trim().trim_end_matches(';').trim().is_empty() {
         return Err(statement("the query is empty"));
     }
-    let parsed = state.sql_to_statement(text, &Dialect::Generic).map_err(|error| match error {
+    let mut parsed = state.sql_to_statement(text, &language.dialect()).map_err(|error| match error {
         datafusion::error::DataFusionError::NotImplemented(message) if message.contains("single SQL statement") => {
             statement("one query at a time: there is more than one statement here")
         }
         other => api_error(&other),
     })?;
     check_reads_only(&parsed)?;
+    if language == Language::Postgres {
+        postgres::rewrite(&mut parsed, &state.config().options().catalog.default_catalog);
+    }
     // SHOW is looked up in information_schema; its tables are named by nobody.
     let shows =
         matches!(&parsed, Statement::Statement(sql) if !matches!(sql.as_ref(), Sql::Query(_) | Sql::Explain { .. }));
@@ -82,8 +90,9 @@ fn first_words(text: &str) -> String {
 
 /// Refuses what would recurse too deep: per level of parentheses, operators in one chain make one tree as deep as the chain
 /// is long; set operations and joins add up over the whole statement.
-fn check_depth(text: &str) -> Result<(), ApiError> {
-    let tokens = Tokenizer::new(&GenericDialect {}, text).tokenize().map_err(|error| {
+fn check_depth(text: &str, language: Language) -> Result<(), ApiError> {
+    let syntax = language.syntax();
+    let tokens = Tokenizer::new(syntax.as_ref(), text).tokenize().map_err(|error| {
         let place = error.location;
         let answer = statement(&error.message);
         match (usize::try_from(place.line), usize::try_from(place.column)) {

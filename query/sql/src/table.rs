@@ -30,9 +30,11 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 
 use crate::access::{Segment, pieces};
+use crate::budget::ScanBudget;
 use crate::expr::AsTable;
 use crate::files::{Files, Readers};
 use crate::objects::{Segments, store_url};
+use crate::point;
 
 /// Footers that are read at the same time when a snapshot is seen for the first time.
 const FOOTERS_AT_ONCE: usize = 16;
@@ -43,7 +45,8 @@ pub(crate) struct CollectionTable {
     groups: Vec<Group>,
     /// Rows that are not in segments, in `schema`.
     memory: Vec<RecordBatch>,
-    readers: Arc<Readers>,
+    objects: Arc<dyn ObjectStore>,
+    id: ColumnType,
 }
 
 /// Segments whose columns are stored in the same way.
@@ -82,7 +85,7 @@ impl CollectionTable {
         let groups = groups.collect::<Result<_>>()?;
         let overlay = snapshot.overlay_batches().await.map_err(|error| DataFusionError::External(error.into()))?;
         let memory = overlay.iter().map(|batch| in_schema(batch, &schema)).collect::<Result<_>>()?;
-        Ok(Self { schema, groups, memory, readers: Arc::new(Readers(objects)) })
+        Ok(Self { schema, groups, memory, objects, id: snapshot.columns.id.clone() })
     }
 
     fn scan_memory(&self, projection: &[usize]) -> Result<Arc<dyn ExecutionPlan>> {
@@ -113,33 +116,45 @@ impl Group {
     fn scan(
         &self,
         state: &dyn Session,
-        readers: &Arc<Readers>,
-        projection: &[usize],
-        limit: Option<usize>,
+        readers: Arc<Readers>,
+        Wanted { projection, rows, limit }: Wanted<'_>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let options = state.table_options().parquet.clone();
         let source = ParquetSource::new(Arc::clone(&self.file_schema))
             .with_table_parquet_options(options)
             // Pages and row groups are pruned all the same; a filter over decoded batches beats decoding row by row.
             .with_pushdown_filters(false)
-            .with_parquet_file_reader_factory(Arc::clone(readers) as _);
+            .with_parquet_file_reader_factory(readers);
         let columns = projection.iter().filter_map(|index| self.projection.get(*index)).cloned();
         let source = source.try_pushdown_projection(&ProjectionExprs::new(columns))?;
         let source = source.ok_or_else(|| DataFusionError::Internal("Parquet takes projections".to_owned()))?;
         let threads = state.config().target_partitions();
+        let (segments, statistics) = match &rows {
+            None => (&self.segments, self.statistics.clone()),
+            Some(segments) => (segments, self.statistics.clone().to_inexact()),
+        };
         let config = FileScanConfigBuilder::new(store_url()?, source)
-            .with_file_groups(pieces(&self.segments, threads))
-            .with_statistics(self.statistics.clone())
+            .with_file_groups(pieces(segments, threads))
+            .with_statistics(statistics)
             .with_limit(limit)
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
 }
 
+/// What a scan is asked for.
+struct Wanted<'a> {
+    projection: &'a [usize],
+    /// The segments with all rows excluded that cannot match; none when every row may.
+    rows: Option<Vec<Segment>>,
+    limit: Option<usize>,
+}
+
 /// The segment `part` with what its footer says.
 async fn segment(files: &Files, part: SegmentPart) -> Result<(Arc<Columns>, Segment)> {
     let facts = files.facts(&part).await?;
-    Ok((part.columns, Segment { path: part.path, size: part.size, excluded: part.excluded, facts }))
+    let (columns, excluded) = (Arc::clone(&part.columns), Arc::clone(&part.excluded));
+    Ok((columns, Segment { path: part.path.clone(), size: part.size, excluded, facts, part: Some(part) }))
 }
 
 /// The table's column `field`, computed from a file with `columns`.
@@ -165,13 +180,13 @@ fn column(field: &FieldRef, file_schema: &Schema, columns: &Columns, table: &Col
 }
 
 /// The schema of SQL for `schema`: every column may be null, strings and bytes are views.
-fn table_schema(schema: &Schema) -> SchemaRef {
+pub(crate) fn table_schema(schema: &Schema) -> SchemaRef {
     let fields = crate::files::views(schema);
     let nullable = |field: &FieldRef| -> Field { field.as_ref().clone().with_nullable(true) };
     Arc::new(Schema::new(fields.fields().iter().map(nullable).collect::<Vec<_>>()))
 }
 
-fn in_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+pub(crate) fn in_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
         if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast(column, field.data_type()) }
     });
@@ -206,13 +221,25 @@ impl TableProvider for CollectionTable {
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let ids = point::ids(filters, &self.id);
+        let readers = Arc::new(Readers {
+            objects: Arc::clone(&self.objects),
+            budget: state.config().get_extension::<ScanBudget>(),
+        });
         let mut scans = Vec::with_capacity(self.groups.len() + 1);
         for group in &self.groups {
-            scans.push(group.scan(state, &self.readers, &projection, limit)?);
+            let rows = match &ids {
+                None => None,
+                Some(ids) => Some(point::segments_with(&group.segments, ids).await?),
+            };
+            if rows.as_ref().is_some_and(Vec::is_empty) {
+                continue;
+            }
+            scans.push(group.scan(state, Arc::clone(&readers), Wanted { projection: &projection, rows, limit })?);
         }
         if !self.memory.is_empty() {
             scans.push(self.scan_memory(&projection)?);

@@ -5,16 +5,18 @@ mod overlaid;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use bigpeer_types::CollectionName;
+use bigpeer_crdt::{DocId, Document, Object, Value};
+use bigpeer_types::{CollectionName, Lsn};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parquet::file::metadata::ParquetMetaData;
 use roaring::RoaringBitmap;
 
-use crate::columns::Columns;
+use crate::columns::{Columns, TypedBatch};
 use crate::error::TablesError;
+use crate::segment::lookup;
 use crate::snapshot::Snapshot;
 use crate::version::LiveSegment;
 use overlaid::Overlaid;
@@ -69,6 +71,21 @@ impl TableSnapshot {
         segments + self.overlay.iter().map(|batch| batch.num_rows() as u64).sum::<u64>()
     }
 
+    /// Documents of this collection at this snapshot as a batch of [`Self::schema`]: for readers that look at documents one
+    /// by one.
+    ///
+    /// # Errors
+    /// When a document does not fit the columns; those of the snapshot do.
+    pub fn batch(&self, documents: &[(DocId, Lsn, Document)]) -> Result<RecordBatch, TablesError> {
+        let ids: Vec<Value> = documents.iter().map(|(id, ..)| id.to_value()).collect();
+        let objects: Vec<Object> = documents.iter().map(|(.., document)| document.to_object()).collect();
+        let typed = TypedBatch::infer(&self.columns, &ids, &objects)?;
+        let mut arrays = typed.widened(&self.columns)?;
+        let transactions = documents.iter().map(|(_, lsn, _)| i64::try_from(lsn.version).unwrap_or(i64::MAX));
+        arrays.push(Arc::new(Int64Array::from_iter_values(transactions)));
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), arrays)?)
+    }
+
     /// The snapshot that the table is part of; it keeps the files from being deleted.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
@@ -77,6 +94,22 @@ impl TableSnapshot {
 }
 
 impl SegmentPart {
+    /// Rows that may be those of one of `ids`, by bloom filters and the bounds of pages: all that are, and few others.
+    /// `ids` in ascending order.
+    ///
+    /// # Errors
+    /// When the file's footer cannot be read.
+    pub async fn candidates(&self, ids: &[DocId]) -> Result<RoaringBitmap, TablesError> {
+        let meta = &self.segment.meta;
+        let (first, last) = (meta.min_key.as_slice(), meta.max_key.as_slice());
+        let keys: Vec<&[u8]> = ids.iter().map(DocId::as_key).filter(|key| (first..=last).contains(key)).collect();
+        if keys.is_empty() {
+            return Ok(RoaringBitmap::new());
+        }
+        let footer = self.segment.file.footer(&self.objects).await?;
+        Ok(lookup::candidate_rows(&footer, keys.into_iter()))
+    }
+
     /// The file's Parquet metadata with its page indexes, from the cache if it is there.
     ///
     /// # Errors

@@ -15,6 +15,31 @@ use axum::http::header::ACCEPT;
 use bytes::Bytes;
 use serde::Deserialize;
 
+/// The columns of an answer as every reader of Arrow knows them: no views, unique names.
+#[must_use]
+pub fn plain_schema(schema: &SchemaRef) -> SchemaRef {
+    columns::plain_schema(schema)
+}
+
+/// A nested column as JSON text, one value per row.
+///
+/// # Errors
+/// When it holds what JSON cannot say.
+pub fn json_text(
+    field: &arrow::datatypes::FieldRef,
+    column: &dyn arrow::array::Array,
+) -> Result<arrow::array::ArrayRef, ArrowError> {
+    columns::to_json_text(field, column)
+}
+
+/// The rows of `batch` in the types of `schema`, a [`plain_schema`].
+///
+/// # Errors
+/// When they cannot be.
+pub fn plain_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    columns::to_schema(batch, schema)
+}
+
 /// How the rows of an answer are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -6,6 +6,14 @@ use crate::world::World;
 
 const GUIDE: &str = include_str!("../../../../docs/sql.md");
 
+fn note(n: i64) -> serde_json::Value {
+    match n {
+        1 => json!("late"),
+        2 => json!({"gate": "B7", "gates": ["B7", "B9"]}),
+        n => json!(n),
+    }
+}
+
 async fn guide_world() -> World {
     let mut world = World::new().await;
     for (n, carrier, origin, delay) in [
@@ -15,7 +23,7 @@ async fn guide_world() -> World {
         (4, "DL", "LGA", json!(null)),
     ] {
         let fields = json!({"carrier": carrier, "origin": origin, "dep_delay": delay, "tailNum": format!("N{n}"),
-            "crew": {"pilot": "Ada", "size": n}, "note": if n == 1 { json!("late") } else { json!(n) }});
+            "crew": {"pilot": "Ada", "size": n}, "note": note(n)});
         world.put("flights", n, fields).await;
     }
     for (code, name) in [("UA", "United Air Lines"), ("AA", "American Airlines"), ("DL", "Delta Air Lines")] {

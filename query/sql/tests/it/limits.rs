@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use bigpeer_sql::SqlSettings;
+use bigpeer_sql::{Spill, SqlSettings};
 use object_store::memory::InMemory;
 use serde_json::{Value, json};
 
@@ -18,14 +18,109 @@ fn code(body: &[u8]) -> String {
     serde_json::from_slice::<Value>(body).unwrap()["error"]["code"].as_str().unwrap().to_owned()
 }
 
+/// A hash join whose table is larger than any memory that these tests give.
+const BIG: &str = "SELECT count(*) AS n FROM generate_series(1, 1000000) AS a(x) JOIN generate_series(1, 1000000) AS b(y) \
+                   ON a.x = b.y";
+
 #[tokio::test]
 async fn a_query_over_its_memory_fails_and_the_next_one_works() {
     let world = limited(SqlSettings { query_memory_bytes: 1 << 20, ..small_sql() }).await;
-    let big = "SELECT value AS v, count(*) AS n FROM generate_series(1, 1000000) GROUP BY value ORDER BY n, v";
-    let (status, _, body) = world.post(json!({"query": big})).await;
+    let (status, _, body) = world.post(json!({"query": BIG})).await;
     assert_eq!((status, code(&body)), (StatusCode::PAYLOAD_TOO_LARGE, "too_large".to_owned()));
-    assert_eq!(world.context.running(), 0);
+    assert_eq!((world.context.running(), world.context.reserved_bytes()), (0, 0));
     assert_eq!(world.rows("SELECT 1 AS one").await, json!([{"one": 1}]));
+}
+
+#[tokio::test]
+async fn a_query_that_finds_the_memory_of_all_used_is_told_to_come_back() {
+    let world = limited(SqlSettings { memory_bytes: 1 << 20, ..small_sql() }).await;
+    let (status, headers, body) = world.post(json!({"query": BIG})).await;
+    assert_eq!((status, code(&body)), (StatusCode::TOO_MANY_REQUESTS, "too_many_requests".to_owned()));
+    assert!(headers.contains_key("retry-after"));
+    assert_eq!(world.context.reserved_bytes(), 0);
+}
+
+#[tokio::test]
+async fn sorts_larger_than_memory_go_to_disk_and_leave_nothing_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let spill = dir.path().join("spill");
+    std::fs::create_dir(&spill).unwrap();
+    std::fs::write(spill.join("left behind"), "by a process that was killed").unwrap();
+    let settings = SqlSettings {
+        query_memory_bytes: 24 << 20,
+        spill: Some(Spill { dir: spill.clone(), bytes: 1 << 30 }),
+        ..small_sql()
+    };
+    let world = limited(settings).await;
+    assert!(!spill.join("left behind").exists());
+    // Some 160 MB, sorted by what is in no order.
+    let sorted = "SELECT min(t) AS least, count(*) AS n FROM (SELECT repeat(md5(CAST(value AS VARCHAR)), 5) AS t \
+                  FROM generate_series(1, 1000000) ORDER BY t LIMIT 900000)";
+    let sorted = sorted.replace("md5(CAST(value AS VARCHAR))", "reverse(lpad(CAST(value AS VARCHAR), 32, '0'))");
+    let rows = world.rows(&sorted).await;
+    assert_eq!(rows[0]["n"], 900_000);
+    assert_eq!(world.context.reserved_bytes(), 0);
+    let left = walk(&spill);
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// The files below `dir`.
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { out.extend(walk(&path)) } else { out.push(path) }
+    }
+    out
+}
+
+#[tokio::test]
+async fn a_query_that_reads_too_much_fails_and_the_next_one_works() {
+    let mut world = limited(SqlSettings { scan_bytes: 6_000, ..small_sql() }).await;
+    let documents: Vec<_> = (0..2_000)
+        .map(|n| ("c", json!(n), Some(json!({"n": n, "text": format!("{n} of many words {}", n * 7919)}))))
+        .collect();
+    world.write(&documents).await;
+    world.flush().await;
+    let (status, _, body) = world.post(json!({"query": "SELECT max(text) FROM c"})).await;
+    assert_eq!((status, code(&body)), (StatusCode::PAYLOAD_TOO_LARGE, "too_large".to_owned()));
+    assert!(String::from_utf8_lossy(&body).contains("reads more than 6000 bytes"));
+    assert_eq!(world.context.running(), 0);
+    assert_eq!(world.rows("SELECT n FROM c WHERE _id = 7").await, json!([{"n": 7}]));
+    assert_eq!(world.rows("SELECT count(*) AS n FROM c").await, json!([{"n": 2_000}]), "from metadata");
+}
+
+#[tokio::test]
+async fn a_query_that_is_cancelled_frees_its_memory() {
+    let world = limited(small_sql()).await;
+    // Groups grow for as long as it runs.
+    let endless = "SELECT value, count(*) FROM generate_series(1, 1000000000000) GROUP BY value";
+    let asking = tokio::spawn(tower::ServiceExt::oneshot(world.router(), world.request(&json!({"query": endless}))));
+    while world.context.reserved_bytes() < 1 << 20 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.context.running(), 1);
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    assert_eq!(world.context.running(), 0);
+    // Tasks that the query had started end at their next wait.
+    while world.context.reserved_bytes() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.rows("SELECT 1 AS one").await, json!([{"one": 1}]));
+}
+
+#[tokio::test]
+async fn a_client_that_stalls_holds_its_turn_until_time_is_up() {
+    let world = limited(SqlSettings { time_limit: Duration::from_millis(200), ..small_sql() }).await;
+    let open = world.send(world.request(&json!({"query": "SELECT * FROM generate_series(1, 1000000000000)"}))).await;
+    assert_eq!((open.status(), world.context.running()), (StatusCode::OK, 1));
+    // Nobody reads.
+    while world.context.running() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let body = axum::body::to_bytes(open.into_body(), usize::MAX).await;
+    assert!(body.is_err(), "an answer that was stopped must not look whole");
 }
 
 #[tokio::test]

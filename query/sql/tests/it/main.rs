@@ -10,10 +10,16 @@
 #![allow(clippy::indexing_slicing, clippy::cast_possible_wrap, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 mod docs;
+mod history;
+mod json;
 mod limits;
 mod model;
+mod past;
+mod plans;
+mod postgres;
 mod queries;
 mod refusals;
+mod restricted;
 mod streams;
 mod system;
 mod world;

@@ -46,6 +46,10 @@ async fn another_apps_collections_cannot_be_named() {
         format!("\"{other}\".\"bigpeer\".secrets"),
         format!("\"../{other}/secrets\""),
         format!("\"apps/{other}/tables/secrets\""),
+        format!("as_of_1.\"{other}.secrets\""),
+        format!("\"{other}\".as_of_1.secrets"),
+        "pg_catalog.pg_class".to_owned(),
+        "information_schema.df_settings".to_owned(),
     ] {
         let (status, error) = world.error(&format!("SELECT * FROM {name}")).await;
         assert_eq!(status, 400, "{name}: {error}");
@@ -63,30 +67,71 @@ async fn another_apps_collections_cannot_be_named() {
 #[tokio::test]
 async fn a_key_reads_what_it_may() {
     let mut world = World::new().await;
-    for name in ["open", "partly", "closed"] {
+    for name in ["open", "closed", "__rejections"] {
         world.put(name, 1, json!({"x": 1})).await;
     }
     let permissions: Permissions = serde_json::from_value(json!({"read": {"everything": false,
-        "queriesByCollection": {"open": ["true"], "partly": ["x == 1"]}}}))
+        "queriesByCollection": {"open": ["true"], "__rejections": ["true"]}}}))
     .unwrap();
     let nothing = add_key(&world.catalogue, &world.app, "nothing", Permissions::default()).await;
-    world.key = add_key(&world.catalogue, &world.app, "some", permissions).await;
+    let everything =
+        std::mem::replace(&mut world.key, add_key(&world.catalogue, &world.app, "some", permissions).await);
     assert_eq!(world.rows("SELECT x FROM open").await, json!([{"x": 1}]));
     for (query, part) in [
         ("SELECT * FROM closed", "closed"),
-        ("SELECT * FROM partly", "may read a part"),
         ("EXPLAIN SELECT * FROM closed", "closed"),
-        ("SELECT (SELECT max(x) FROM partly) FROM open", "may read a part"),
+        ("EXPLAIN ANALYZE SELECT * FROM closed", "closed"),
+        ("DESCRIBE closed", "closed"),
+        ("SHOW COLUMNS FROM closed", "closed"),
+        ("SELECT (SELECT max(x) FROM closed) FROM open", "closed"),
+        ("SELECT x FROM open WHERE EXISTS (SELECT 1 FROM closed)", "closed"),
         ("WITH c AS (SELECT * FROM closed) SELECT * FROM c", "closed"),
+        ("SELECT * FROM as_of_1.closed", "closed"),
+        ("SELECT * FROM __rejections", "__rejections"),
     ] {
         let (status, error) = world.error(query).await;
         assert_eq!(status, 400, "{query}");
         assert!(error["error"]["message"].as_str().unwrap().contains(part), "{query}: {error}");
     }
-    let tables = world.rows("SELECT table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE'").await;
-    assert_eq!(tables, json!([{"table_name": "open"}]));
+    let tables = "SELECT table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE'";
+    assert_eq!(world.rows(tables).await, json!([{"table_name": "open"}]));
     world.key = nothing;
     assert_eq!(world.error("SELECT 1").await.0, 403);
+    world.key = everything;
+    assert_eq!(world.rows("SELECT x FROM __rejections").await, json!([{"x": 1}]));
+}
+
+#[tokio::test]
+async fn parameters_and_names_inject_nothing() {
+    let mut world = World::new().await;
+    world.put("c", 1, json!({"x": "a"})).await;
+    let (other, _) = world.another_app(&["secrets"]).await;
+    for text in ["a' OR '1'='1", "'; DROP TABLE c; --", "\\", "\u{0}", "$1", ":x", "\"; SELECT", "a\\' OR 1=1 --"] {
+        let rows = world.rows_with("SELECT x FROM c WHERE x = $1", json!([text])).await;
+        assert_eq!(rows, json!([]), "{text:?}");
+        let echoed = world.rows_with("SELECT $1 AS x", json!([text])).await;
+        assert_eq!(echoed, json!([{"x": text}]));
+        let named = world.rows_with("SELECT x FROM c WHERE x = :x", json!({"x": text})).await;
+        assert_eq!(named, json!([]), "{text:?}");
+    }
+    // A parameter is a value, never a name.
+    for query in ["SELECT * FROM $1", "SELECT x FROM c ORDER BY $1 LIMIT $2; DROP TABLE c"] {
+        let (status, _, body) = world.post(json!({"query": query, "params": ["secrets", 1]})).await;
+        assert_eq!(status, 400, "{query}: {}", String::from_utf8_lossy(&body));
+    }
+    for name in [
+        format!("c\" UNION SELECT * FROM \"{other}\".\"secrets"),
+        "c\"; SELECT 1; --".to_owned(),
+        format!("{other}.secrets"),
+        "../c".to_owned(),
+        "c\u{0}".to_owned(),
+        "C".to_owned(),
+    ] {
+        let quoted = name.replace('"', "\"\"");
+        let (status, error) = world.error(&format!("SELECT * FROM \"{quoted}\"")).await;
+        assert_eq!(status, 400, "{name:?}: {error}");
+    }
+    assert_eq!(world.rows("SELECT x FROM c").await, json!([{"x": "a"}]));
 }
 
 #[tokio::test]

@@ -7,10 +7,10 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::Response;
-use bigpeer_chassis::{ApiKeySpec, Catalogue, Permissions, SystemCollections, finish_router};
+use bigpeer_chassis::{ApiError, ApiKeySpec, Catalogue, Permissions, SystemCollections, finish_router};
 use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value as DocValue};
 use bigpeer_log::{AppendEntry, AppendOutcome, MemoryLog, TransactionLog};
-use bigpeer_sql::{SqlContext, SqlSettings, router};
+use bigpeer_sql::{Question, SqlContext, SqlSettings, router};
 use bigpeer_tables::{DocumentStore, Stores, TablesSettings};
 use bigpeer_types::{AppId, Clock, CollectionName, Hlc, HlcClock, Lsn, ManualClock, SeededIds, SiteId};
 use object_store::ObjectStore;
@@ -25,7 +25,7 @@ pub(crate) struct World {
     pub(crate) context: SqlContext,
     pub(crate) store: Arc<DocumentStore>,
     stores: Arc<Apps>,
-    log: Arc<dyn TransactionLog>,
+    pub(crate) log: Arc<dyn TransactionLog>,
     router: Router,
     clock: HlcClock,
     seq: u64,
@@ -177,6 +177,19 @@ impl World {
         serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{query}: {error}: {text}"))
     }
 
+    /// The rows of a question that did not come over HTTP.
+    pub(crate) async fn answer(&self, question: Question) -> Result<Value, ApiError> {
+        let user = self.context.user(self.app.as_str(), &self.key)?;
+        let mut answer = self.context.ask(&user, question).await?;
+        let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+        let schema = bigpeer_sql::plain_schema(answer.schema());
+        while let Some(batch) = answer.next().await? {
+            writer.write(&bigpeer_sql::plain_batch(&batch, &schema).unwrap()).unwrap();
+        }
+        writer.finish().unwrap();
+        Ok(serde_json::from_slice(&writer.into_inner()).unwrap_or_else(|_| json!([])))
+    }
+
     /// The error of `query`: status and body.
     pub(crate) async fn error(&self, query: &str) -> (u16, Value) {
         let (status, _, body) = self.post(json!({"query": query})).await;
@@ -185,7 +198,7 @@ impl World {
     }
 }
 
-async fn append(
+pub(crate) async fn append(
     log: &Arc<dyn TransactionLog>,
     app: &AppId,
     site: SiteId,

@@ -1,16 +1,18 @@
 //! `bigpeer serve`: every role in one process, on an embedded log and a local disk. Composition only.
 //!
 //! # Layout
-//! `DIR/log/` the transaction log, `DIR/objects/` segments and manifests, `DIR/dev-credentials.json` for development.
+//! `DIR/log/` the transaction log, `DIR/objects/` segments and manifests, `DIR/sql-spill/` what queries hold beyond memory,
+//! `DIR/dev-credentials.json` for development.
 //!
 //! # Crash safety
-//! The process keeps nothing that is not in those two. It may be killed at any instant.
+//! The process keeps nothing that is not in the first two. It may be killed at any instant.
 
 mod admin;
 mod dev;
 mod feeds;
 mod log;
 mod objects;
+mod sql;
 mod stores;
 mod welcome;
 
@@ -28,7 +30,7 @@ use bigpeer_chassis::{
 };
 use bigpeer_gateway::{GatewayContext, GatewaySettings};
 use bigpeer_log::TransactionLog;
-use bigpeer_sql::{SqlContext, SqlSettings};
+use bigpeer_sql::SqlContext;
 use bigpeer_tables::Stores;
 use bigpeer_types::{Clock, IdGenerator, RandomIds, SystemClock};
 use clap::Args;
@@ -38,6 +40,7 @@ use crate::failure::Failure;
 use admin::AdminContext;
 use log::LogChoice;
 use objects::ObjectsArgs;
+use sql::{Doors, SqlArgs};
 use stores::AppStores;
 
 /// How long requests and sessions get to end after a shutdown was asked for.
@@ -50,6 +53,7 @@ const DRAIN: Duration = Duration::from_secs(10);
   bigpeer serve --data-dir /srv/bigpeer --no-dev
   bigpeer serve --listen 127.0.0.1:0           on any free port; it is printed
   bigpeer serve --objects s3://my-bucket/prod  segments and attachments in S3, the log in ./data
+  bigpeer serve --listen-pg 127.0.0.1:5432     SQL for PostgreSQL's clients, too
   bigpeer serve --config bigpeer.toml          flags from a file, such as:
                                                  [serve]
                                                  listen = \"0.0.0.0:8080\"
@@ -77,6 +81,8 @@ pub(crate) struct ServeArgs {
     /// Let webhooks of change feeds go to private addresses: of this machine, of its network
     #[arg(long, env = "BIGPEER_ALLOW_PRIVATE_RECEIVERS", value_parser = clap::builder::BoolishValueParser::new())]
     allow_private_receivers: bool,
+    #[command(flatten)]
+    sql: SqlArgs,
     #[command(flatten)]
     objects: ObjectsArgs,
     #[command(flatten)]
@@ -108,6 +114,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     })?;
     let address = listener.local_addr().map_err(|error| Failure::new(format!("no address: {error}")))?;
     let url = format!("http://{address}");
+    let doors = Doors::open(&args.sql).await?;
     let dev = if args.no_dev { None } else { Some(dev::prepare(&parts.catalogue, &args.data_dir, &url).await?) };
 
     let opening = tokio::spawn(Arc::clone(&parts.stores).follow(shutdown.clone()));
@@ -116,11 +123,15 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let expiry = tokio::spawn(bigpeer_api::expire_uploads(api.clone(), shutdown.clone()));
     let changes = feeds::context(&parts, args.allow_private_receivers, args.log == LogChoice::Embedded);
     let feeding = tokio::spawn(bigpeer_changefeed::run_feeds(changes.clone()));
-    let router = router(&parts, api, args.token_ttl_secs)?.merge(bigpeer_changefeed::router(changes));
+    let sql = sql::context(&parts, &args.sql, &args.data_dir)?;
+    let router = router(&parts, api, sql.clone(), args.token_ttl_secs).merge(bigpeer_changefeed::router(changes));
     let router = finish_router(router, Arc::clone(&parts.clock), Arc::clone(&parts.ids));
     welcome::print(&url, &args.data_dir, dev.as_ref())?;
+    doors.print()?;
     tracing::info!(%address, data_dir = %args.data_dir.display(), "serving");
+    let doors = doors.serve(&sql, &parts);
     serve(listener, router, &shutdown).await?;
+    doors.ended(DRAIN).await;
 
     if tokio::time::timeout(DRAIN, feeding).await.is_err() {
         tracing::warn!("some feeds did not end in time; whoever goes on with them may repeat what they sent last");
@@ -170,19 +181,16 @@ fn api(parts: &Parts, args: &ServeArgs) -> ApiContext {
     }
 }
 
-fn router(parts: &Parts, api: ApiContext, token_ttl_secs: u64) -> Result<Router, Failure> {
+fn router(parts: &Parts, api: ApiContext, sql: SqlContext, token_ttl_secs: u64) -> Router {
     let log = Arc::clone(&parts.log);
     let stores: Arc<dyn Stores> = Arc::clone(&parts.stores) as _;
     let (catalogue, clock, ids) = (&parts.catalogue, &parts.clock, &parts.ids);
-    let sql = SqlContext::new(Arc::clone(&stores), Arc::clone(catalogue), SqlSettings::default());
-    let sql = sql.map_err(|error| Failure::new(format!("SQL cannot be set up: {error}")))?;
-    let sql = sql.with_system(parts.system.clone());
     let health = Health::new();
     let (seen, apps, ending) = (Arc::clone(catalogue), Arc::clone(&parts.stores), parts.shutdown.clone());
     health.register("catalogue", move || seen.is_fresh());
     health.register("apps", move || apps.is_ready());
     health.register("process", move || if ending.is_cancelled() { Err("shutting down".to_owned()) } else { Ok(()) });
-    let router = Router::new()
+    Router::new()
         .merge(health.router())
         .merge(parts.metrics.router())
         .merge(admin::router(AdminContext { catalogue: Arc::clone(catalogue), stores: Arc::clone(&parts.stores) }))
@@ -198,8 +206,7 @@ fn router(parts: &Parts, api: ApiContext, token_ttl_secs: u64) -> Result<Router,
             shutdown: parts.shutdown.clone(),
             settings: GatewaySettings::default(),
             system: parts.system.clone(),
-        }));
-    Ok(router)
+        }))
 }
 
 /// Serves until shutdown, and then until what is under way has ended, for [`DRAIN`] at most.

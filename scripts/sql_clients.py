@@ -1,0 +1,317 @@
+"""SQL through the doors that people's tools use: the examples of docs/sql.md over the PostgreSQL wire protocol, and what an example does not show: permissions, limits, cancellation, bad input. Over the release binary.
+
+Prints 'N passed, N failed'; ends with 1 when any failed."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+import psycopg
+from sqlalchemy import URL, create_engine, inspect
+
+from running_server import ROOT, Server, free_port
+
+FLIGHTS = [
+    {"_id": 1, "carrier": "UA", "dep_delay": 2, "tailNum": "N1", "crew": {"pilot": "Ada"}, "tags": ["a", "b"], "note": "late"},
+    {"_id": 2, "carrier": "AA", "dep_delay": -5, "tailNum": "N2", "crew": {"pilot": "Bo"}, "tags": [], "note": 7},
+    {"_id": 3, "carrier": "UA", "dep_delay": 33, "tailNum": "N3", "crew": {"pilot": "Cy"}, "tags": ["c"], "note": {"x": 1}},
+]
+CHECKS = []
+
+
+def check(function):
+    CHECKS.append(function)
+    return function
+
+
+class World:
+    def __init__(self, server, pg):
+        self.server, self.pg = server, pg
+        self.app, self.key = server.credentials["app"], server.credentials["api_key"]
+        server.dql("INSERT INTO flights DOCUMENTS (:a), (:b), (:c)", **dict(zip("abc", FLIGHTS)))
+        self.transaction = server.dql("INSERT INTO `lost luggage` DOCUMENTS ({'_id': 'x', 'colour': 'red'})")["transactionId"]
+
+    def connect(self, key=None, app=None, **options):
+        host, port = self.pg.split(":")
+        return psycopg.connect(
+            host=host, port=port, dbname=app or self.app, user="analyst", password=key or self.key, connect_timeout=10, **options
+        )
+
+
+def fails(action, *parts):
+    """The error of `action`, which must hold each of `parts`."""
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001 - each driver has errors of its own
+        text = str(error)
+        missing = [part for part in parts if part not in text]
+        assert not missing, f"{missing} not in: {text}"
+        return error
+    raise AssertionError("it was accepted")
+
+
+@check
+def examples_of_the_guide_run(world):
+    guide = (ROOT / "docs/sql.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", guide, re.S)
+    assert len(examples) >= 2, len(examples)
+    settings = {
+        "BIGPEER_APP": world.app, "BIGPEER_KEY": world.key, "BIGPEER_PG": world.pg,
+        "BIGPEER_TRANSACTION": str(world.transaction),
+    }
+    for example in examples:
+        done = subprocess.run(
+            [sys.executable, "-c", example], env={**os.environ, **settings}, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0 and done.stdout, f"{example}\n{done.stdout}{done.stderr}"
+
+
+def metric(world, name):
+    text = subprocess.run(["curl", "-sf", f"{world.server.url}/metrics"], capture_output=True, text=True, check=True).stdout
+    found = re.findall(rf"^{name}(?:{{[^}}]*}})? ([0-9.e+-]+)$", text, re.M)
+    return sum(map(float, found))
+
+
+def running(world):
+    return metric(world, "bigpeer_sql_queries_running")
+
+
+def until(holds, what):
+    deadline = threading.Event()
+    for _ in range(600):
+        if holds():
+            return
+        deadline.wait(0.05)
+    raise AssertionError(f"after 30 s still not: {what}")
+
+
+@check
+def postgres_answers_with_types(world):
+    with world.connect() as connection:
+        query = "SELECT _id, carrier, tags, crew, note, dep_delay * 1.5 FROM flights ORDER BY _id"
+        for binary in (False, True):
+            with connection.cursor(binary=binary) as cursor:
+                found = cursor.execute(query).fetchall()
+            assert found[0] == (1, "UA", ["a", "b"], {"pilot": "Ada"}, "late", 3.0), (binary, found[0])
+            assert [row[4] for row in found] == ["late", 7, {"x": 1}]
+        for parameters in (["UA", 10], ["UA", "10"]):
+            found = connection.execute("SELECT _id FROM flights WHERE carrier = %s AND dep_delay > %s", parameters).fetchall()
+            assert found == [(3,)], (parameters, found)
+        injected = connection.execute("SELECT count(*) FROM flights WHERE carrier = %s", ["UA' OR '1'='1"]).fetchone()
+        assert injected == (0,), injected
+        assert connection.execute('SELECT "tailNum" FROM flights WHERE _id = 2').fetchall() == [("N2",)]
+        connection.prepare_threshold = 0
+        for number in range(3):
+            assert connection.execute("SELECT carrier FROM flights WHERE _id = %s", [number + 1]).fetchone()
+        with connection.cursor(name="pieces") as cursor:
+            fails(lambda: cursor.execute("SELECT 1"), "DECLARE")
+
+
+@check
+def postgres_sessions_keep_their_promises(world):
+    with world.connect() as connection:
+        assert connection.execute("SHOW server_version").fetchone() == ("16.0",)
+        assert connection.execute("SHOW transaction isolation level").fetchone() == ("read committed",)
+        fails(lambda: connection.execute("SELECT nothing FROM flights"), "nothing")
+        fails(lambda: connection.execute("SELECT 1"), "ignored")
+        connection.rollback()
+        assert connection.execute("SELECT count(*) FROM flights").fetchone() == (3,)
+        seen = int(connection.execute("SHOW bigpeer.transaction").fetchone()[0])
+        later = world.server.dql("INSERT INTO log DOCUMENTS ({'_id': 1})")["transactionId"]
+        assert later > seen
+        assert connection.execute("SELECT count(*) FROM log").fetchone() == (1,)
+        connection.execute(f"SET bigpeer.as_of = {seen}")
+        fails(lambda: connection.execute("SELECT count(*) FROM log"), "log")
+        connection.rollback()
+        connection.execute("RESET bigpeer.as_of")
+        fails(lambda: connection.execute("SET nonsense = 1"), "nonsense")
+        connection.rollback()
+    with world.connect(autocommit=True) as connection:
+        many = connection.execute("SELECT 1; SELECT 2 -- ; SELECT 3")
+        assert many.fetchone() == (1,) and many.nextset() and many.fetchone() == (2,)
+
+
+@check
+def postgres_refuses(world):
+    fails(lambda: world.connect(key="bpk_wrong"), "no valid API key")
+    fails(lambda: world.connect(app="another"), "no valid API key")
+    fails(lambda: world.connect(app="../etc"), "no valid API key")
+    with world.connect(autocommit=True) as connection:
+        fails(lambda: connection.execute("DROP TABLE flights"), "only queries")
+        fails(lambda: connection.execute("INSERT INTO flights VALUES (1)"), "only queries")
+        fails(lambda: connection.execute("COPY flights TO STDOUT"), "only queries")
+        error = fails(lambda: connection.execute("SELECT *\nFORM flights"), "FORM")
+        assert error.diag.statement_position is not None
+        fails(lambda: connection.execute("SELECT * FROM elsewhere"), "elsewhere")
+        error = fails(lambda: connection.execute("SELECT * FROM elsewhere"), "not found")
+        assert error.sqlstate == "42P01", error.sqlstate
+        fails(lambda: connection.execute("SELECT 10 / (value - 100000) FROM generate_series(1, 200000)"), "ivi")
+        assert connection.execute("SELECT 1").fetchone() == (1,), "the next one works"
+
+
+@check
+def postgres_cancels(world):
+    before = running(world)
+    with world.connect(autocommit=True) as connection:
+        timer = threading.Timer(0.5, connection.cancel)
+        timer.start()
+        error = fails(
+            lambda: connection.execute("SELECT count(*) FROM generate_series(1, 1000000000000) WHERE value % 7 = 8"), "cancelled"
+        )
+        assert error.sqlstate == "57014"
+        assert connection.execute("SELECT 1").fetchone() == (1,), "the next one works"
+    # Who just goes away stops its query, too.
+    connection = world.connect(autocommit=True)
+    thread = threading.Thread(target=lambda: silent(connection, "SELECT count(*) FROM generate_series(1, 1000000000000)"))
+    thread.start()
+    until(lambda: running(world) > before, "the query runs")
+    os.close(os.dup(connection.fileno()))
+    socket.socket(fileno=os.dup(connection.fileno())).shutdown(socket.SHUT_RDWR)
+    thread.join()
+    until(lambda: running(world) == before, "the query has ended")
+
+
+def silent(connection, query):
+    try:
+        connection.execute(query)
+    except psycopg.Error:
+        pass
+
+
+@check
+def postgres_takes_any_bytes(world):
+    host, port = world.pg.split(":")
+
+    def send(data):
+        with socket.create_connection((host, int(port)), timeout=30) as client:
+            client.sendall(data)
+            client.settimeout(30)
+            answer = b""
+            try:
+                while part := client.recv(65536):
+                    answer += part
+            except ConnectionError:
+                pass
+            return answer
+
+    for data in (
+        b"GET / HTTP/1.1\r\n\r\n",
+        struct.pack("!ii", 1 << 30, 196608),
+        struct.pack("!ii", 9, 196608) + b"x",
+        struct.pack("!i", -1) + b"\x00" * 64,
+        struct.pack("!ii", 8, 131072),
+    ):
+        answer = send(data)
+        assert answer == b"" or answer.startswith(b"E"), (data, answer)
+    startup = b"user\0a\0database\0" + world.app.encode() + b"\0\0"
+    startup = struct.pack("!ii", len(startup) + 8, 196608) + startup
+    huge = b"Q" + struct.pack("!i", 1 << 30)
+    assert b"28P01" not in send(startup + huge), "a query before the password"
+    password = world.key.encode() + b"\0"
+    password = b"p" + struct.pack("!i", len(password) + 4) + password
+    assert b"08P01" in send(startup + password + huge)
+    with world.connect() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@check
+def sqlalchemy_looks_around(world):
+    host, port = world.pg.split(":")
+    engine = create_engine(URL.create("postgresql+psycopg", "me", world.key, host, int(port), world.app))
+    found = inspect(engine)
+    assert set(found.get_table_names()) >= {"flights", "lost luggage"}, found.get_table_names()
+    assert found.get_schema_names() and found.has_table("flights") and not found.has_table("elsewhere")
+    columns = {column["name"]: str(column["type"]) for column in found.get_columns("flights")}
+    assert columns["carrier"] == "TEXT" and columns["dep_delay"] == "BIGINT" and columns["crew"] == "JSON", columns
+    assert found.get_view_names() == []
+    assert found.get_pk_constraint("flights")["constrained_columns"] == []
+    assert found.get_foreign_keys("flights") == [] and found.get_indexes("flights") == []
+    engine.dispose()
+
+
+@check
+def psql_describes(world):
+    psql = shutil.which("psql")
+    if psql is None:
+        print("psql is not installed: skipped")
+        return
+    host, port = world.pg.split(":")
+
+    def run(*commands):
+        arguments = [part for command in commands for part in ("-c", command)]
+        done = subprocess.run(
+            [psql, "-X", "-h", host, "-p", port, "-d", world.app, "-U", "me", *arguments],
+            env={**os.environ, "PGPASSWORD": world.key}, capture_output=True, text=True, timeout=120,
+        )
+        assert done.returncode == 0 and "ERROR" not in done.stderr, f"{commands}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    assert "flights" in run("\\dt") and "lost luggage" in run("\\d")
+    described = run("\\d flights")
+    assert "carrier" in described and "bigint" in described, described
+    assert world.app in run("\\l") and "public" in run("\\dn")
+    assert "UA" in run("SELECT carrier FROM flights ORDER BY _id") and "(3 rows)" in run("SELECT * FROM flights")
+    for other in ("\\dv", "\\di", "\\ds", "\\df", "\\du", "\\conninfo"):
+        run(other)
+
+
+@check
+def keys_hold(world):
+    """A key with rules sees its rows, and nothing else."""
+    admin = world.server.credentials["admin_token"]
+    permissions = {"read": {"queriesByCollection": {"flights": ["carrier == 'UA'"]}}, "write": {}}
+    key = make_key(world, admin, "ua", permissions)
+    assert key, "no key was made"
+    with world.connect(key=key, autocommit=True) as connection:
+        assert connection.execute("SELECT count(*) FROM flights").fetchall() == [(2,)]
+        fails(lambda: connection.execute('SELECT * FROM "lost luggage"'), "not found")
+        assert connection.execute("SELECT relname FROM pg_class").fetchall() == [("flights",)]
+
+
+def make_key(world, admin, name, permissions):
+    done = subprocess.run(
+        ["curl", "-s", "-X", "PUT", "-H", f"Authorization: Bearer {admin}", "-H", "Content-Type: application/json",
+         "-d", json.dumps({"permissions": permissions}), f"{world.server.url}/admin/v1/apps/{world.app}/api-keys/{name}"],
+        capture_output=True, text=True,
+    )
+    try:
+        return json.loads(done.stdout).get("key")
+    except json.JSONDecodeError:
+        return None
+
+
+def main():
+    pg = f"127.0.0.1:{free_port()}"
+    passed = failed = 0
+    with Server(Path(ROOT / ".cache/sql-clients"), ["--listen-pg", pg]) as server:
+        world = World(server, pg)
+        wanted = sys.argv[1:]
+        for function in CHECKS:
+            if wanted and function.__name__ not in wanted:
+                continue
+            try:
+                function(world)
+                passed += 1
+            except Exception:  # noqa: BLE001 - the next check says something, too
+                failed += 1
+                print(f"--- {function.__name__}")
+                traceback.print_exc()
+        log = server.log.read_text()
+    unexpected = [line for line in log.splitlines() if re.search(r"\b(ERROR|WARN)\b", line)]
+    if unexpected:
+        failed += 1
+        print("--- the server's log\n" + "\n".join(unexpected[:20]))
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
