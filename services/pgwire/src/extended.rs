@@ -118,6 +118,22 @@ impl Session {
 
     async fn describe_statement(&mut self, name: &str) -> Result<(), Stop> {
         let Some(mut statement) = self.statements.remove(name) else { return Err(no_statement(name).into()) };
+        // A statement stays prepared when it cannot be described now.
+        let described = self.describe_query(&mut statement).await;
+        if described.is_ok() {
+            backend::parameter_types(&mut self.io.out, &statement.types());
+            match (&statement.described, &statement.word) {
+                (Some(described), _) => backend::columns(&mut self.io.out, &describe(&described.schema, &[])),
+                (None, Word::Show(name)) => backend::columns(&mut self.io.out, &[shown_column(name)]),
+                (None, _) => backend::no_data(&mut self.io.out),
+            }
+        }
+        self.statements.insert(name.to_owned(), statement);
+        described
+    }
+
+    /// Finds out what the statement answers, if it is a query of which that is not known.
+    async fn describe_query(&mut self, statement: &mut Statement) -> Result<(), Stop> {
         self.check_transaction(&statement.word)?;
         if statement.word == Word::Query && !statement.text.is_empty() && statement.described.is_none() {
             let user = self.user()?;
@@ -127,13 +143,6 @@ impl Session {
             let described = unless_stopped(&mut self.io, &mut self.cancelled, described).await?;
             statement.described = Some(described.map_err(|error| PgError::of(&error, &statement.text))?);
         }
-        backend::parameter_types(&mut self.io.out, &statement.types());
-        match (&statement.described, &statement.word) {
-            (Some(described), _) => backend::columns(&mut self.io.out, &describe(&described.schema, &[])),
-            (None, Word::Show(name)) => backend::columns(&mut self.io.out, &[shown_column(name)]),
-            (None, _) => backend::no_data(&mut self.io.out),
-        }
-        self.statements.insert(name.to_owned(), statement);
         Ok(())
     }
 
