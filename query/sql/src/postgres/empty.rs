@@ -129,7 +129,7 @@ fn aggregates(item: &SelectItem) -> bool {
 }
 
 fn is_empty_join(tables: &TableWithJoins) -> bool {
-    tables.joins.iter().fold(is_empty_factor(&tables.relation), |empty, join| joined(empty, join))
+    tables.joins.iter().fold(is_empty_factor(&tables.relation), joined)
 }
 
 /// Whether a join has no rows when its left side is `empty` or not known to be.

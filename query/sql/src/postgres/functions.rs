@@ -28,6 +28,11 @@ pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// Whether `word`, reserved in PostgreSQL, is a function without parentheses that the parser takes for a column.
+pub(super) fn is_bare(word: &str) -> bool {
+    ["current_schema", "current_role"].iter().any(|bare| word.eq_ignore_ascii_case(bare))
+}
+
 /// What the function `name`, in lower case and without its schema, is for the arguments, each as SQL; none for functions
 /// that the planner knows, or nobody.
 pub(super) fn sql(app: &str, name: &str, arguments: &[String]) -> Option<String> {

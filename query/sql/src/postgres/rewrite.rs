@@ -107,6 +107,12 @@ impl VisitorMut for Rewriter<'_> {
                     *expr = Expr::InList { expr: left.clone(), list, negated: false };
                 }
             }
+            // Functions that are written like columns.
+            Expr::Identifier(name) if name.quote_style.is_none() && functions::is_bare(&name.value) => {
+                if let Some(text) = functions::sql(self.app, &name.value.to_ascii_lowercase(), &[]) {
+                    replace(expr, &text);
+                }
+            }
             Expr::Function(function) => {
                 unqualify(&mut function.name);
                 let name = parts(&function.name);

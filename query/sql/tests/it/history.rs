@@ -41,7 +41,8 @@ async fn write(log: Arc<dyn TransactionLog>, app: AppId, site: u64) -> Vec<(Lsn,
                 let fields = [("x", DocValue::Int(value)), ("site", DocValue::Int(i64::try_from(site).unwrap()))];
                 editor.insert(&Object::from_iter(fields), ObjectMode::Map).unwrap();
             }
-            let delta = editor.finish().unwrap();
+            // None when what is not there was to be deleted.
+            let Some(delta) = editor.finish() else { continue };
             document.join(&delta);
             let id = DocId::from_value(&DocValue::Int(i64::try_from(number).unwrap())).unwrap();
             builder.change(&collection("c"), &id, &delta);

@@ -14,6 +14,17 @@ async fn limited(settings: SqlSettings) -> World {
     World::with(Arc::new(InMemory::new()), small_tables(), settings).await
 }
 
+/// Tasks that a query had started end at their next wait: none of them keeps memory beyond it.
+async fn all_memory_is_free(world: &World) {
+    let free = async {
+        while world.context.reserved_bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let freed = tokio::time::timeout(Duration::from_secs(60), free).await;
+    assert!(freed.is_ok(), "{} bytes are still held", world.context.reserved_bytes());
+}
+
 fn code(body: &[u8]) -> String {
     serde_json::from_slice::<Value>(body).unwrap()["error"]["code"].as_str().unwrap().to_owned()
 }
@@ -27,7 +38,8 @@ async fn a_query_over_its_memory_fails_and_the_next_one_works() {
     let world = limited(SqlSettings { query_memory_bytes: 1 << 20, ..small_sql() }).await;
     let (status, _, body) = world.post(json!({"query": BIG})).await;
     assert_eq!((status, code(&body)), (StatusCode::PAYLOAD_TOO_LARGE, "too_large".to_owned()));
-    assert_eq!((world.context.running(), world.context.reserved_bytes()), (0, 0));
+    assert_eq!(world.context.running(), 0);
+    all_memory_is_free(&world).await;
     assert_eq!(world.rows("SELECT 1 AS one").await, json!([{"one": 1}]));
 }
 
@@ -37,7 +49,7 @@ async fn a_query_that_finds_the_memory_of_all_used_is_told_to_come_back() {
     let (status, headers, body) = world.post(json!({"query": BIG})).await;
     assert_eq!((status, code(&body)), (StatusCode::TOO_MANY_REQUESTS, "too_many_requests".to_owned()));
     assert!(headers.contains_key("retry-after"));
-    assert_eq!(world.context.reserved_bytes(), 0);
+    all_memory_is_free(&world).await;
 }
 
 #[tokio::test]
@@ -46,22 +58,26 @@ async fn sorts_larger_than_memory_go_to_disk_and_leave_nothing_there() {
     let spill = dir.path().join("spill");
     std::fs::create_dir(&spill).unwrap();
     std::fs::write(spill.join("left behind"), "by a process that was killed").unwrap();
-    let settings = SqlSettings {
-        query_memory_bytes: 24 << 20,
-        spill: Some(Spill { dir: spill.clone(), bytes: 1 << 30 }),
-        ..small_sql()
-    };
-    let world = limited(settings).await;
+    let small = SqlSettings { query_memory_bytes: 96 << 20, ..small_sql() };
+    let world =
+        limited(SqlSettings { spill: Some(Spill { dir: spill.clone(), bytes: 1 << 30 }), ..small.clone() }).await;
     assert!(!spill.join("left behind").exists());
-    // Some 160 MB, sorted by what is in no order.
-    let sorted = "SELECT min(t) AS least, count(*) AS n FROM (SELECT repeat(md5(CAST(value AS VARCHAR)), 5) AS t \
-                  FROM generate_series(1, 1000000) ORDER BY t LIMIT 900000)";
-    let sorted = sorted.replace("md5(CAST(value AS VARCHAR))", "reverse(lpad(CAST(value AS VARCHAR), 32, '0'))");
-    let rows = world.rows(&sorted).await;
-    assert_eq!(rows[0]["n"], 900_000);
-    assert_eq!(world.context.reserved_bytes(), 0);
+    // Some 64 MB, in no order.
+    let rows = "SELECT repeat(reverse(lpad(CAST(value AS VARCHAR), 32, '0')), 5) AS t FROM generate_series(1, 400000)";
+    let sorted = format!(
+        "SELECT max(place) AS n, min(t) AS least FROM (SELECT t, row_number() OVER (ORDER BY t) AS place FROM ({rows}))"
+    );
+    let groups = format!("SELECT count(*) AS n FROM (SELECT t, count(*) FROM ({rows}) GROUP BY t)");
+    let least = format!("{}1{}", "0".repeat(5), "0".repeat(26)).repeat(5);
+    assert_eq!(world.rows(&sorted).await, json!([{"n": 400_000, "least": least}]));
+    assert_eq!(world.rows(&groups).await, json!([{"n": 400_000}]));
+    all_memory_is_free(&world).await;
     let left = walk(&spill);
     assert!(left.is_empty(), "{left:?}");
+    let world = limited(small).await;
+    for query in [sorted, groups] {
+        assert_eq!(world.error(&query).await.0, 413, "without room on disk: {query}");
+    }
 }
 
 /// The files below `dir`.
@@ -82,7 +98,7 @@ async fn a_query_that_reads_too_much_fails_and_the_next_one_works() {
         .collect();
     world.write(&documents).await;
     world.flush().await;
-    let (status, _, body) = world.post(json!({"query": "SELECT max(text) FROM c"})).await;
+    let (status, _, body) = world.post(json!({"query": "SELECT max(reverse(text)) FROM c"})).await;
     assert_eq!((status, code(&body)), (StatusCode::PAYLOAD_TOO_LARGE, "too_large".to_owned()));
     assert!(String::from_utf8_lossy(&body).contains("reads more than 6000 bytes"));
     assert_eq!(world.context.running(), 0);
@@ -93,8 +109,8 @@ async fn a_query_that_reads_too_much_fails_and_the_next_one_works() {
 #[tokio::test]
 async fn a_query_that_is_cancelled_frees_its_memory() {
     let world = limited(small_sql()).await;
-    // Groups grow for as long as it runs.
-    let endless = "SELECT value, count(*) FROM generate_series(1, 1000000000000) GROUP BY value";
+    // Groups grow for as long as it runs, and none is whole before the end.
+    let endless = "SELECT value % 1000000007, count(*) FROM generate_series(1, 1000000000000) GROUP BY 1";
     let asking = tokio::spawn(tower::ServiceExt::oneshot(world.router(), world.request(&json!({"query": endless}))));
     while world.context.reserved_bytes() < 1 << 20 {
         tokio::task::yield_now().await;
@@ -103,10 +119,7 @@ async fn a_query_that_is_cancelled_frees_its_memory() {
     asking.abort();
     assert!(asking.await.unwrap_err().is_cancelled());
     assert_eq!(world.context.running(), 0);
-    // Tasks that the query had started end at their next wait.
-    while world.context.reserved_bytes() > 0 {
-        tokio::task::yield_now().await;
-    }
+    all_memory_is_free(&world).await;
     assert_eq!(world.rows("SELECT 1 AS one").await, json!([{"one": 1}]));
 }
 

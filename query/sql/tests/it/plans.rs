@@ -1,6 +1,6 @@
 //! What plans make of metadata: counts that read nothing, and lookups by id that read little and miss nothing.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::world::World;
 
@@ -80,7 +80,8 @@ async fn lookups_by_id_find_what_scans_find() {
         assert_eq!(world.rows("SELECT n FROM ints WHERE _id = 4").await, json!([{"n": 1000}]));
         let joined = "SELECT a.n FROM ints a JOIN ints b ON a._id = b.n WHERE b._id = 8";
         assert_eq!(world.rows(joined).await, json!([{"n": 1000}]));
-        assert_eq!(world.rows("SELECT _id FROM texts WHERE _id = 3").await, Value::Array(Vec::new()));
+        // Compared as numbers, which these are not.
+        assert_eq!(world.error("SELECT _id FROM texts WHERE _id = 3").await.0, 400);
         world.flush().await;
     }
 }

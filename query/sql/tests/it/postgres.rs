@@ -18,6 +18,7 @@ async fn ask(world: &World, text: &str) -> Value {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "what psql asks is long")]
 async fn psql_lists_tables_and_describes_them() {
     let world = world().await;
     let listed = ask(

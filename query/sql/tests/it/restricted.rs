@@ -85,7 +85,7 @@ async fn plans_and_catalogues_tell_nothing_of_the_others() {
 async fn the_past_is_filtered_as_the_present_is() {
     let mut world = world().await;
     let everything = Permissions::read_only();
-    let restricted = std::mem::replace(&mut world.key, String::new());
+    let restricted = std::mem::take(&mut world.key);
     world.key = add_key(&world.catalogue, &world.app, "everything", everything).await;
     let first = world.rows("SELECT min(_transaction) AS t FROM flights").await[0]["t"].as_u64().unwrap();
     world.key = restricted;

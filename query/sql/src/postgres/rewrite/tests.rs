@@ -23,6 +23,7 @@ fn words_of_postgresql_become_the_planners() {
         ("SELECT 'int8'::regtype", "SELECT (CAST(20 AS BIGINT))"),
         ("SELECT current_database()", "SELECT ('app')"),
         ("SELECT current_user", "SELECT ('bigpeer')"),
+        ("SELECT Current_Schema, \"current_schema\" FROM c", "SELECT ('public'), \"current_schema\" FROM c"),
         ("SELECT * FROM c FOR UPDATE", "SELECT * FROM c"),
     ] {
         assert_eq!(rewritten(text), expected, "{text}");
