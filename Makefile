@@ -58,6 +58,12 @@ demo: build $(PYTHON) ## the story on real data: two devices, SQL and DuckDB on 
 bench: build $(PYTHON) ## measure; prints ratios against baselines of the same run
 	$(PYTHON) scripts/bench.py $(BENCH_ARGS)
 
+bench-large: build $(PYTHON) ## queries and requests on 6.7 million flights, beside DuckDB
+	$(PYTHON) scripts/bench_large.py $(BENCH_ARGS)
+
+differential: ## DQL from columns beside the evaluator, on 20,000 random cases
+	BIGPEER_DQL_CASES=20000 $(CARGO) test --release --locked -p bigpeer-sql --test it columns_answer_as_documents_do -- --nocapture
+
 lint: ## formatting, clippy, and who may depend on whom
 	$(CARGO) fmt --all --check
 	python3 scripts/check_house.py
@@ -108,4 +114,4 @@ $(LIBCLANG):
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-.PHONY: help run build test unit sim-test sim e2e contract sql-clients demo bench lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean
+.PHONY: help run build test unit sim-test sim e2e contract sql-clients demo bench bench-large differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean

@@ -24,7 +24,7 @@ def free_port():
 class Server:
     """`with Server(folder) as server:`; the folder's old content is removed."""
 
-    def __init__(self, folder, arguments=()):
+    def __init__(self, folder, *flags):
         if not BINARY.exists():
             sys.exit(f"{BINARY} does not exist; run `make build`")
         shutil.rmtree(folder, ignore_errors=True)
@@ -32,14 +32,13 @@ class Server:
         self.data_dir = folder / "data"
         self.log = folder / "server.log"
         self.url = f"http://127.0.0.1:{free_port()}"
+        self.flags = flags
         self.process = None
-        self.arguments = arguments
 
     def start(self):
         """Starts the process; seconds until it is ready."""
         begun = time.monotonic()
-        command = [BINARY, "serve", "--data-dir", self.data_dir, "--listen", self.url.removeprefix("http://")]
-        command += self.arguments
+        command = [BINARY, "serve", "--data-dir", self.data_dir, "--listen", self.url.removeprefix("http://"), *self.flags]
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         while True:

@@ -291,7 +291,7 @@ def make_key(world, admin, name, permissions):
 def main():
     pg = f"127.0.0.1:{free_port()}"
     passed = failed = 0
-    with Server(Path(ROOT / ".cache/sql-clients"), ["--listen-pg", pg]) as server:
+    with Server(Path(ROOT / ".cache/sql-clients"), "--listen-pg", pg) as server:
         world = World(server, pg)
         wanted = sys.argv[1:]
         for function in CHECKS:

@@ -24,6 +24,6 @@ pub use functions::Function;
 pub use legacy::{parse_legacy, parse_legacy_path};
 pub use parser::{parse, parse_expr};
 pub use plan::{
-    DeletePlan, DeleteRun, Equality, Flow, InsertPlan, Mode, Moment, Mutation, Params, Plan, QueryType, SelectPlan,
-    SelectRun, UpdatePlan, UpdateRun, Wanted, Warning,
+    ByColumns, ByColumnsWanted, DeletePlan, DeleteRun, Equality, Flow, Found, InsertPlan, Mode, Moment, Mutation,
+    Params, Plan, QueryType, SelectPlan, SelectRun, UpdatePlan, UpdateRun, Wanted, Warning,
 };

@@ -48,7 +48,7 @@ impl SnapshotTables {
         self.snapshot.table(collection).await.map_err(|error| DataFusionError::External(error.into()))
     }
 
-    async fn table(&self, collection: &CollectionName) -> Result<Arc<CollectionTable>> {
+    pub(crate) async fn table(&self, collection: &CollectionName) -> Result<Arc<CollectionTable>> {
         let cell = {
             let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(tables.entry(collection.clone()).or_default())

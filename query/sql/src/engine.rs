@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use bigpeer_chassis::ApiError;
-use bigpeer_types::Lsn;
+use bigpeer_tables::Snapshot;
+use bigpeer_types::{CollectionName, Lsn};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -26,6 +27,7 @@ use crate::memory::QueryPool;
 use crate::objects::NoStores;
 use crate::params::Params;
 use crate::settings::{Spill, SqlSettings};
+use crate::table::CollectionTable;
 use crate::{json, metrics, params, statement};
 
 /// Stack of the thread that plans a query. Only what is used of it costs memory.
@@ -159,6 +161,31 @@ impl Engine {
         Ok(Planned { plan, task, schema, lsn, limits: limits.clone() })
     }
 
+    /// The table of a collection.
+    pub(crate) async fn table(&self, snapshot: &Snapshot, collection: &CollectionName) -> Result<Arc<CollectionTable>> {
+        self.snapshots.tables(snapshot.clone(), snapshot.manifest_number()).table(collection).await
+    }
+
+    /// Plans a query that was not made from text. It has the limits of any other.
+    pub(crate) async fn plan_built(self: Arc<Self>, logical: LogicalPlan, lsn: Lsn) -> Result<Planned> {
+        on_a_large_stack(async move || {
+            let mut state = self.own.clone();
+            let limits = self.limits(&mut state);
+            state.mark_start_execution();
+            self.finish(&state, logical, lsn, &limits).await
+        })
+        .await?
+    }
+
+    /// What one query may use, for its session `state`, too.
+    fn limits(&self, state: &mut SessionState) -> Limits {
+        let budget = Arc::new(ScanBudget::new(self.scan_bytes));
+        let pool = Arc::new(QueryPool::new(self.query_memory_bytes, &self.memory));
+        metrics::memory(self.reserved());
+        state.config_mut().set_extension(Arc::clone(&budget));
+        Limits { budget, pool }
+    }
+
     /// A session for one query.
     async fn session(
         &self,
@@ -167,22 +194,18 @@ impl Engine {
     ) -> std::result::Result<(SessionState, Lsn, Limits), ApiError> {
         let tables = self.tables(&scope, as_of).await?;
         let lsn = tables.lsn();
-        let budget = Arc::new(ScanBudget::new(self.scan_bytes));
-        let pool = Arc::new(QueryPool::new(self.query_memory_bytes, &self.memory));
-        metrics::memory(self.reserved());
         let mut state = match scope.language {
             Language::Own => self.own.clone(),
             Language::Postgres => self.postgres.clone(),
         };
         let (language, app) = (scope.language, scope.store.app().clone());
-        let config = state.config_mut();
-        config.set_extension(Arc::clone(&budget));
-        let catalog = &mut config.options_mut().catalog;
+        let limits = self.limits(&mut state);
+        let catalog = &mut state.config_mut().options_mut().catalog;
         language.catalogue(&app).clone_into(&mut catalog.default_catalog);
         language.schema(&app).clone_into(&mut catalog.default_schema);
         state.register_catalog_list(Names::new(scope, tables, Arc::clone(&self.snapshots)));
         state.mark_start_execution();
-        Ok((state, lsn, Limits { budget, pool }))
+        Ok((state, lsn, limits))
     }
 
     async fn tables(&self, scope: &Scope, as_of: Option<u64>) -> std::result::Result<Arc<SnapshotTables>, ApiError> {

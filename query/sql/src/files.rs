@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bigpeer_tables::SegmentPart;
+use bigpeer_tables::columns::Facts;
 use bytes::Bytes;
 use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
@@ -41,6 +42,8 @@ pub(crate) struct FileFacts {
     pub(crate) statistics: Arc<Statistics>,
     /// Rows in each row group.
     pub(crate) row_groups: Vec<u32>,
+    /// What its columns do not say.
+    pub(crate) facts: Facts,
 }
 
 /// Facts of the files that queries have read.
@@ -82,7 +85,8 @@ impl FileFacts {
         }
         let row_groups = footer.row_groups().iter().map(|group| u32::try_from(group.num_rows()).unwrap_or(u32::MAX));
         let row_groups = row_groups.collect();
-        Ok(Self { footer, schema, statistics: Arc::new(statistics), row_groups })
+        let facts = Facts::of_footer(&footer);
+        Ok(Self { facts, footer, schema, statistics: Arc::new(statistics), row_groups })
     }
 
     /// The statistics when `excluded` of the rows are not read.

@@ -3,7 +3,8 @@
 //!
 //! A query reads one snapshot of its app: [`catalog`] resolves names in it, [`table`] makes a collection's segments and what
 //! is still in memory into one scan in which every document is seen once. [`engine`] plans, [`rows`] streams the answer in
-//! one of the [`output`] formats, [`http`] is one door. Others are services over [`SqlContext`] ([`service`]).
+//! one of the [`output`] formats, [`http`] is one door. Others are services over [`SqlContext`] ([`service`]). [`dql`] answers
+//! large scans of DQL from the same tables.
 //!
 //! **Isolation.** A query's catalogue holds one app and nothing can be added to it; only queries are planned; the object
 //! store behind a scan reads the snapshot's segments and no other path ([`objects`]); there are no file formats, table
@@ -21,6 +22,7 @@ mod access;
 mod answer;
 mod budget;
 mod catalog;
+mod dql;
 mod engine;
 mod error;
 mod expr;
@@ -47,6 +49,7 @@ mod table;
 mod turns;
 
 pub use answer::Answer;
+pub use dql::DqlColumns;
 pub use engine::Described;
 pub use http::router;
 pub use language::Language;

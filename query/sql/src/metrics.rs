@@ -55,6 +55,12 @@ pub(crate) fn planned(seconds: f64) {
     metrics::histogram!("bigpeer_sql_planning_seconds").record(seconds);
 }
 
+/// A scan of DQL was asked for; whether columns could answer it.
+pub(crate) fn dql(answered: bool) {
+    let answer = if answered { "columns" } else { "documents" };
+    metrics::counter!("bigpeer_dql_scans_total", "from" => answer).increment(1);
+}
+
 /// Rows that were handed over.
 pub(crate) fn sent(rows: usize) {
     metrics::counter!("bigpeer_sql_rows_sent_total").increment(rows as u64);

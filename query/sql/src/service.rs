@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use crate::SqlSettings;
 use crate::answer::Answer;
 use crate::catalog::Scope;
+use crate::dql::DqlColumns;
 use crate::engine::{Described, Engine, Text};
 use crate::language::Language;
 use crate::metrics::{self, Door, Outcome};
@@ -97,6 +98,12 @@ impl SqlContext {
     #[must_use]
     pub fn with_system(self, system: SystemCollections) -> Self {
         Self { system, ..self }
+    }
+
+    /// The same tables and engine for scans of DQL.
+    #[must_use]
+    pub fn dql(&self) -> DqlColumns {
+        DqlColumns::new(Arc::clone(&self.engine), self.settings.max_concurrent)
     }
 
     /// Queries that run now.

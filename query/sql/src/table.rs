@@ -7,14 +7,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::compute::cast;
-use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{cast, max, min};
+use arrow::datatypes::{Field, FieldRef, Float64Type, Int64Type, Schema, SchemaRef};
 use async_trait::async_trait;
-use bigpeer_tables::columns::{ColumnType, Columns, ID, REST, TRANSACTION, VERSION};
+use bigpeer_tables::columns::{ColumnType, Columns, Facts, ID, REST, TRANSACTION, Traits, VERSION};
 use bigpeer_tables::{SegmentPart, TableSnapshot};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DataFusionError, Statistics};
+use datafusion::common::stats::Precision;
+use datafusion::common::{DataFusionError, ScalarValue, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::physical_plan::{FileScanConfigBuilder, FileSource, ParquetSource};
@@ -42,11 +43,14 @@ const FOOTERS_AT_ONCE: usize = 16;
 /// A collection at one snapshot.
 pub(crate) struct CollectionTable {
     schema: SchemaRef,
+    columns: Arc<Columns>,
+    /// What the columns do not say of the documents.
+    facts: Facts,
+    rows: u64,
     groups: Vec<Group>,
     /// Rows that are not in segments, in `schema`.
     memory: Vec<RecordBatch>,
     objects: Arc<dyn ObjectStore>,
-    id: ColumnType,
 }
 
 /// Segments whose columns are stored in the same way.
@@ -73,6 +77,8 @@ impl CollectionTable {
             }
         }
         let segments: Vec<_> = stream::iter(segments).buffered(FOOTERS_AT_ONCE).try_collect().await?;
+        let mut facts = Facts::clone(&snapshot.overlay_facts);
+        segments.iter().for_each(|(_, segment)| facts.join(&segment.facts.facts));
         let mut groups: Vec<(Arc<Columns>, Vec<Segment>)> = Vec::new();
         for (columns, segment) in segments {
             match groups.iter_mut().find(|(known, _)| **known == *columns) {
@@ -85,7 +91,80 @@ impl CollectionTable {
         let groups = groups.collect::<Result<_>>()?;
         let overlay = snapshot.overlay_batches().await.map_err(|error| DataFusionError::External(error.into()))?;
         let memory = overlay.iter().map(|batch| in_schema(batch, &schema)).collect::<Result<_>>()?;
-        Ok(Self { schema, groups, memory, objects, id: snapshot.columns.id.clone() })
+        let (columns, rows) = (Arc::clone(&snapshot.columns), snapshot.rows());
+        Ok(Self { schema, columns, facts, rows, groups, memory, objects })
+    }
+
+    /// How its columns are stored at the widest.
+    pub(crate) fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// What the column of a top-level field does not say of the values in it.
+    pub(crate) fn traits(&self, field: &str) -> Traits {
+        self.facts.of(field)
+    }
+
+    /// How many documents it has.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Numbers between which all those of an integer column are; perhaps others, too.
+    pub(crate) fn int_bounds(&self, column: &str) -> Option<(i64, i64)> {
+        let of = |value: &ScalarValue| if let ScalarValue::Int64(value) = value { *value } else { None };
+        let memory = |array: &ArrayRef| {
+            let array = array.as_primitive_opt::<Int64Type>()?;
+            min(array).zip(max(array))
+        };
+        self.bounds(column, of, memory)
+    }
+
+    /// As [`Self::int_bounds`], for a float column without NaN.
+    pub(crate) fn float_bounds(&self, column: &str) -> Option<(f64, f64)> {
+        #[allow(clippy::cast_precision_loss, reason = "the column's values were rounded in the same way")]
+        let of = |value: &ScalarValue| match value {
+            ScalarValue::Float64(value) => *value,
+            ScalarValue::Int64(value) => value.map(|value| value as f64),
+            _ => None,
+        };
+        let memory = |array: &ArrayRef| {
+            let array = array.as_primitive_opt::<Float64Type>()?;
+            min(array).zip(max(array))
+        };
+        self.bounds(column, of, memory)
+    }
+
+    /// The least and the greatest of what groups and memory have; none when one of them does not say.
+    fn bounds<T: PartialOrd + Copy + Default>(
+        &self,
+        column: &str,
+        of: impl Fn(&ScalarValue) -> Option<T>,
+        memory: impl Fn(&ArrayRef) -> Option<(T, T)>,
+    ) -> Option<(T, T)> {
+        let mut all: Option<(T, T)> = None;
+        let mut add = |(low, high): (T, T)| {
+            all = Some(all.map_or((low, high), |(least, greatest)| {
+                (if low < least { low } else { least }, if high > greatest { high } else { greatest })
+            }));
+        };
+        for group in &self.groups {
+            // A column that has only nulls, or is not there, has no bounds and needs none.
+            let Ok(index) = group.file_schema.index_of(column) else { continue };
+            if column != ID && matches!(group.columns.get(column), None | Some(ColumnType::Null)) {
+                continue;
+            }
+            let statistics = group.statistics.column_statistics.get(index)?;
+            let end = |value: &Precision<ScalarValue>| value.get_value().and_then(&of);
+            add((end(&statistics.min_value)?, end(&statistics.max_value)?));
+        }
+        for batch in &self.memory {
+            let array = batch.column_by_name(column)?;
+            if array.null_count() < array.len() {
+                add(memory(array)?);
+            }
+        }
+        Some(all.unwrap_or_default())
     }
 
     fn scan_memory(&self, projection: &[usize]) -> Result<Arc<dyn ExecutionPlan>> {
@@ -225,7 +304,7 @@ impl TableProvider for CollectionTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let ids = point::ids(filters, &self.id);
+        let ids = point::ids(filters, &self.columns.id);
         let readers = Arc::new(Readers {
             objects: Arc::clone(&self.objects),
             budget: state.config().get_extension::<ScanBudget>(),

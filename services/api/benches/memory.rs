@@ -47,6 +47,7 @@ impl Memory {
             stores: Arc::new(Only(app.clone(), store)),
             clock: Arc::clone(&clock) as _,
             ids: Arc::clone(&ids) as _,
+            columns: None,
             system: Default::default(),
             settings: ApiSettings::default(),
         };

@@ -8,16 +8,16 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use bigpeer_chassis::{ApiError, ErrorCode, Permissions, app_of, current_request_id};
 use bigpeer_crdt::{Object, Value};
-use bigpeer_dql::{Mode, Moment, Plan, Statement, parse};
+use bigpeer_dql::{Mode, Moment, Plan, Statement};
 use bigpeer_tables::DocumentStore;
 use bigpeer_types::AppId;
 use bigpeer_types::limits::MAX_STATEMENT_BYTES;
 use serde::{Deserialize, Serialize};
-use tokio::sync::SemaphorePermit;
 
 use crate::active::Running;
 use crate::body::{self, Format};
 use crate::envelope::{Answer, QueryRequest, QueryResponse, QueryType, failure, refused};
+use crate::slots::Slot;
 use crate::transaction::{Failed, Isolation, Session};
 use crate::{Api, metrics};
 
@@ -194,7 +194,7 @@ pub(crate) struct Caller {
 /// A statement's turn: there is room for it, and what it must see is visible.
 pub(crate) struct Turn<'a> {
     store: Arc<DocumentStore>,
-    _slot: SemaphorePermit<'a>,
+    _slot: Slot<'a>,
 }
 
 impl Turn<'_> {
@@ -222,7 +222,7 @@ impl Caller {
 
     /// Waits for room, and for the transaction that the caller names.
     pub(crate) async fn turn<'a>(&self, api: &'a Api) -> Result<Turn<'a>, ApiError> {
-        let slot = api.slots.acquire().await.map_err(|error| ApiError::internal(&error))?;
+        let slot = api.slots.take().await?;
         let not_open = || ApiError::new(ErrorCode::Unavailable, "this app is still being opened; try again");
         let store = api.context.stores.store(&self.app).ok_or_else(not_open)?;
         if let Some(version) = self.wait_for {
@@ -238,9 +238,9 @@ impl Caller {
             );
             return Err(ApiError::new(ErrorCode::TooLarge, message));
         }
-        let statement = parse(&body.statement).map_err(|error| refused(&error))?;
+        let statement = api.statements.parse(&body.statement).map_err(|error| refused(&error))?;
         *query_type = statement.query_type().into();
-        self.bind(api, statement, &arguments(body.args)?, mode)
+        self.bind(api, Statement::clone(&statement), &arguments(body.args)?, mode)
     }
 
     /// A statement with its arguments, at the moment of the request.

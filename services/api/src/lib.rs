@@ -13,6 +13,7 @@
 mod active;
 mod attachments;
 mod body;
+mod columns;
 mod envelope;
 mod execute;
 mod legacy;
@@ -23,6 +24,8 @@ mod routes;
 mod rules;
 mod sequencer;
 mod settings;
+mod slots;
+mod statements;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -39,12 +42,15 @@ use bigpeer_types::{Clock, IdGenerator};
 use tokio::sync::Semaphore;
 
 pub use attachments::expire_uploads;
+pub use columns::ColumnScans;
 pub use openapi::description as openapi;
 pub use settings::{ApiSettings, AttachmentSettings};
 
 use active::ActiveRequests;
-
+use rules::CompiledRules;
 use sequencer::Writers;
+use slots::Slots;
+use statements::Statements;
 
 /// What the routes need.
 #[derive(Clone)]
@@ -59,6 +65,8 @@ pub struct ApiContext {
     pub clock: Arc<dyn Clock>,
     /// Where ids of documents come from.
     pub ids: Arc<dyn IdGenerator>,
+    /// What answers large scans from columns; none: all are answered from documents.
+    pub columns: Option<Arc<dyn ColumnScans>>,
     /// System collections that other roles fill.
     pub system: SystemCollections,
     /// Limits.
@@ -75,7 +83,9 @@ impl std::fmt::Debug for ApiContext {
 struct Api {
     context: ApiContext,
     writers: Writers,
-    slots: Semaphore,
+    slots: Slots,
+    statements: Statements,
+    rules: CompiledRules,
     active: ActiveRequests,
     /// Attachments that are received at once.
     uploads: Arc<Semaphore>,
@@ -84,9 +94,18 @@ struct Api {
 /// The routes of the data API.
 pub fn router(context: ApiContext) -> Router {
     let writers = Writers::new(Arc::clone(&context.log), Arc::clone(&context.catalogue), Arc::clone(&context.clock));
-    let slots = Semaphore::new(context.settings.max_concurrent_statements);
+    let slots = Slots::new(&context.settings);
     let uploads = Arc::new(Semaphore::new(context.settings.attachments.max_concurrent_uploads));
-    let api = Arc::new(Api { context, writers, slots, active: ActiveRequests::default(), uploads });
+    let api = Api {
+        context,
+        writers,
+        slots,
+        statements: Statements::default(),
+        rules: CompiledRules::default(),
+        active: ActiveRequests::default(),
+        uploads,
+    };
+    let api = Arc::new(api);
     let router = routes::all().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
     router.merge(attachments::routes()).with_state(api)
 }

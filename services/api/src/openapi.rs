@@ -112,6 +112,7 @@ pub(crate) fn post(id: &str, summary: &str, request: &str, response: &str, error
         ("408", "It took too long; a mutation may have been carried out."),
         ("409", "Others keep changing the same documents; nothing was written, try again."),
         ("413", "The request, the transaction or the answer is too large."),
+        ("429", "Too many statements are running and waiting; with Retry-After."),
         ("500", "The server failed; report the request id."),
         ("503", "Not now; with Retry-After."),
     ] {

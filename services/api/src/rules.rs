@@ -1,16 +1,39 @@
 //! Permissions on documents: what a key may read and write of one collection, compiled for one statement. Default deny.
 
+use std::sync::Arc;
+
 use bigpeer_chassis::{Access, ApiError, ErrorCode, Rule};
 use bigpeer_crdt::{DocId, Document};
 use bigpeer_dql::{Mode, Params, Plan, SelectPlan, parse};
 use bigpeer_types::{CollectionName, IdGenerator};
 
+use crate::statements::Recent;
+
+/// Most lists of conditions that are kept compiled, twice.
+const MAX_RULES: usize = 256;
+
+/// Conditions by their texts, compiled: what a text means never changes.
+#[derive(Debug, Default)]
+pub(crate) struct CompiledRules(Recent<Vec<String>, Arc<Vec<SelectPlan>>>);
+
 /// Which documents of one collection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Allowed {
     Everything,
     /// Those for which one of these holds.
-    AnyOf(Vec<SelectPlan>),
+    AnyOf(Arc<Vec<SelectPlan>>),
+}
+
+impl CompiledRules {
+    fn compile(&self, queries: &[String], ids: &dyn IdGenerator) -> Arc<Vec<SelectPlan>> {
+        if let Some(known) = self.0.get(queries) {
+            return known;
+        }
+        let compiled: Arc<Vec<SelectPlan>> =
+            Arc::new(queries.iter().filter_map(|query| condition(query, ids)).collect());
+        self.0.add(queries.to_vec(), Arc::clone(&compiled), MAX_RULES);
+        compiled
+    }
 }
 
 impl Allowed {
@@ -19,6 +42,7 @@ impl Allowed {
         access: &Access,
         collection: &CollectionName,
         verb: &str,
+        known: &CompiledRules,
         ids: &dyn IdGenerator,
     ) -> Result<Self, ApiError> {
         match access.on(collection) {
@@ -27,7 +51,7 @@ impl Allowed {
                 let message = format!("this key may not {verb} the collection '{collection}'");
                 Err(ApiError::new(ErrorCode::Forbidden, message))
             }
-            Rule::AnyOf(queries) => Ok(Self::AnyOf(queries.iter().filter_map(|query| condition(query, ids)).collect())),
+            Rule::AnyOf(queries) => Ok(Self::AnyOf(known.compile(queries, ids))),
         }
     }
 

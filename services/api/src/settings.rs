@@ -16,10 +16,16 @@ pub struct ApiSettings {
     pub max_answer_bytes: usize,
     /// How many statements run at once; others wait for their turn.
     pub max_concurrent_statements: usize,
+    /// How many statements wait for their turn at once; more are answered 429.
+    pub max_waiting_statements: usize,
+    /// How long a statement waits for its turn before it is answered 429.
+    pub turn_wait: Duration,
     /// How often a mutation is run again because what it read changed.
     pub max_attempts: usize,
     /// How often a transaction of several statements is run again before it is answered 409.
     pub max_transaction_attempts: usize,
+    /// From how many documents in files on a collection's scans are answered from columns where they can be.
+    pub columns_from_rows: u64,
     /// Those of attachments.
     pub attachments: AttachmentSettings,
 }
@@ -31,8 +37,11 @@ impl Default for ApiSettings {
             transaction_wait: Duration::from_secs(5),
             max_answer_bytes: 64 << 20,
             max_concurrent_statements: 256,
+            max_waiting_statements: 4096,
+            turn_wait: Duration::from_secs(10),
             max_attempts: 1000,
             max_transaction_attempts: 20,
+            columns_from_rows: 20_000,
             attachments: AttachmentSettings::default(),
         }
     }

@@ -29,6 +29,7 @@ pub(crate) async fn rows(
         return system.rows(session.app).into_iter().map(object).collect();
     }
     match collection.as_str() {
+        "system:data_sync_info" => sync_info(session),
         "system:dual" => Ok(vec![Object::new()]),
         "system:collections" | "system:all_collections" | "__collections" => collections(session, snapshot).await,
         "system:indexes" => Ok(Vec::new()),
@@ -36,11 +37,30 @@ pub(crate) async fn rows(
         other if other.starts_with("__") => Ok(Vec::new()),
         _ => {
             let message = format!(
-                "there is no collection '{collection}'; there are system:dual, system:collections, system:indexes and system:active_requests"
+                "there is no collection '{collection}'; there are system:dual, system:collections, system:indexes, system:active_requests and system:data_sync_info"
             );
             Err(ApiError::new(ErrorCode::InvalidStatement, message))
         }
     }
+}
+
+/// How far each connected device is, in the words of the reference: made of `__devices`.
+fn sync_info(session: Session<'_>) -> Result<Vec<Object>, ApiError> {
+    let devices = CollectionName::new("__devices").map_err(|error| ApiError::internal(&error))?;
+    let Some(devices) = session.api.context.system.get(&devices) else { return Ok(Vec::new()) };
+    if !session.permissions.read.everything {
+        let message = "'system:data_sync_info' is read with the permission to read everything only";
+        return Err(ApiError::new(ErrorCode::Forbidden, message));
+    }
+    let row = |device: serde_json::Value| {
+        let sent = device["last_lsn"].as_str().and_then(|lsn| lsn.split('.').next()?.parse::<u64>().ok());
+        object(serde_json::json!({
+            "_id": device["_id"],
+            "is_ditto_server": false,
+            "documents": {"sync_session_status": "Connected", "synced_up_to_local_commit_id": sent},
+        }))
+    };
+    devices.rows(session.app).into_iter().map(row).collect()
 }
 
 /// A row that another role has made.

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use bigpeer_chassis::{ApiError, ErrorCode, Permissions};
 use bigpeer_crdt::{DocId, Document};
-use bigpeer_dql::{DeletePlan, DqlError, InsertPlan, Mutation, Plan, SelectPlan, Wanted};
+use bigpeer_dql::{DeletePlan, DqlError, Found, InsertPlan, Mutation, Plan, SelectPlan, Wanted};
 use bigpeer_tables::DocumentStore;
 use bigpeer_types::{AppId, CollectionName, HlcClock};
 
@@ -15,8 +15,8 @@ use crate::envelope::{Answer, refused};
 use crate::read::failed;
 use crate::rules::Allowed;
 use crate::sequencer::{Outcome, Writer};
-use crate::system;
 use crate::view::View;
+use crate::{columns, system};
 
 /// Up to so many documents the work is done where it is: handing it to another thread would cost more.
 const FEW: usize = 64;
@@ -108,8 +108,12 @@ impl Session<'_> {
     /// The documents that `plan` means, in its order, and the transaction id of the snapshot.
     pub(crate) async fn documents(self, plan: DeletePlan) -> Result<(Vec<(DocId, Arc<Document>)>, u64), ApiError> {
         let readable = self.readable(plan.collection())?;
-        let (collection, ids, conditions) = (plan.collection().clone(), plan.ids(), plan.conditions());
+        let (collection, conditions) = (plan.collection().clone(), plan.conditions());
         let mut view = View::new(self.store.snapshot());
+        let ids = match plan.ids() {
+            None => columns::documents(self, &mut view, &collection, plan.by_columns()).await?,
+            ids => ids,
+        };
         let run = view.feed(plan.run(), Wanted { collection, ids, conditions }, &readable).await?;
         Ok((run.documents().collect(), view.snapshot().lsn().version))
     }
@@ -145,7 +149,7 @@ impl Session<'_> {
             let message = format!("'{collection}' is the server's own; nobody else writes to it");
             return Err(ApiError::new(ErrorCode::Forbidden, message));
         }
-        let writable = Allowed::compile(&self.permissions.write, &collection, "write", self.ids())?;
+        let writable = Allowed::compile(&self.permissions.write, &collection, "write", &self.api.rules, self.ids())?;
         let mut mutation = self.mutation(view, plan, writer).await?;
         check_rights(&mutation, view, &writable).await?;
         if last {
@@ -168,7 +172,7 @@ impl Session<'_> {
     }
 
     fn readable(&self, collection: &CollectionName) -> Result<Arc<Allowed>, ApiError> {
-        Allowed::compile(&self.permissions.read, collection, "read", self.ids()).map(Arc::new)
+        Allowed::compile(&self.permissions.read, collection, "read", &self.api.rules, self.ids()).map(Arc::new)
     }
 
     async fn select(self, view: &mut View, plan: Plan) -> Result<Answer, ApiError> {
@@ -184,6 +188,16 @@ impl Session<'_> {
     async fn rows(self, view: &mut View, plan: SelectPlan) -> Result<Vec<bigpeer_crdt::Value>, ApiError> {
         let mut wanted =
             Some(Wanted { collection: plan.collection().clone(), ids: plan.ids(), conditions: plan.conditions() });
+        if !system::is_virtual(plan.collection()) {
+            let readable = self.readable(plan.collection())?;
+            match columns::find(self, view, &plan, &readable).await? {
+                Some(Found::Documents(ids)) => {
+                    wanted = wanted.map(|wanted| Wanted { ids: Some(ids), ..wanted });
+                }
+                Some(found) => return off_thread(false, move || plan.rows_of(found)).await,
+                None => {}
+            }
+        }
         let mut few = true;
         let mut run = plan.run();
         while let Some(next) = wanted {
@@ -221,14 +235,22 @@ impl Session<'_> {
             }
             Plan::Update(plan) => {
                 let readable = self.readable(plan.collection())?;
-                let (collection, ids, conditions) = (plan.collection().clone(), plan.ids(), plan.conditions());
+                let (collection, conditions) = (plan.collection().clone(), plan.conditions());
+                let ids = match plan.ids() {
+                    None => columns::documents(self, view, &collection, plan.by_columns()).await?,
+                    ids => ids,
+                };
                 let few = is_few(ids.as_deref());
                 let run = view.feed(plan.run(), Wanted { collection, ids, conditions }, &readable).await?;
                 with_clock(few, writer, move |clock| run.finish(clock)).await
             }
             Plan::Delete(plan) => {
                 let readable = self.readable(plan.collection())?;
-                let (collection, ids, conditions) = (plan.collection().clone(), plan.ids(), plan.conditions());
+                let (collection, conditions) = (plan.collection().clone(), plan.conditions());
+                let ids = match plan.ids() {
+                    None => columns::documents(self, view, &collection, plan.by_columns()).await?,
+                    ids => ids,
+                };
                 let few = is_few(ids.as_deref());
                 let run = view.feed(plan.run(), Wanted { collection, ids, conditions }, &readable).await?;
                 with_clock(few, writer, move |clock| run.finish(clock)).await

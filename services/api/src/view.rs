@@ -21,6 +21,9 @@ use crate::read::{Run, failed};
 use crate::rules::Allowed;
 use crate::sequencer::Submission;
 
+/// How many documents are looked up before the run is asked whether it has enough.
+const IDS_AT_ONCE: usize = 1000;
+
 type Place = (CollectionName, DocId);
 type Documents = BTreeMap<DocId, Arc<Document>>;
 
@@ -61,6 +64,18 @@ impl View {
         self.deltas.is_empty()
     }
 
+    /// Whether the transaction has written to the collection.
+    pub(crate) fn has_written(&self, collection: &CollectionName) -> bool {
+        self.written.contains_key(collection)
+    }
+
+    /// Takes note that all of the collection was looked at.
+    pub(crate) fn scanned(&mut self, collection: &CollectionName) {
+        if self.recording {
+            self.scanned.insert(collection.clone());
+        }
+    }
+
     fn own(&self, collection: &CollectionName, id: &DocId) -> Option<&Arc<Document>> {
         self.written.get(collection)?.get(id)
     }
@@ -90,18 +105,18 @@ impl View {
         readable: &Arc<Allowed>,
     ) -> Result<R, ApiError> {
         if let Some(ids) = &wanted.ids {
-            let found = self.get_many(&wanted.collection, ids).await?;
-            for (id, document) in ids.iter().zip(found) {
-                let Some(document) = document else { continue };
-                if push(&mut run, id, document, readable)? == Flow::Enough {
-                    break;
+            for ids in ids.chunks(IDS_AT_ONCE) {
+                let found = self.get_many(&wanted.collection, ids).await?;
+                for (id, document) in ids.iter().zip(found) {
+                    let Some(document) = document else { continue };
+                    if push(&mut run, id, document, readable)? == Flow::Enough {
+                        return Ok(run);
+                    }
                 }
             }
             return Ok(run);
         }
-        if self.recording {
-            self.scanned.insert(wanted.collection.clone());
-        }
+        self.scanned(&wanted.collection);
         let own = self.written.get(&wanted.collection);
         let mut own: VecDeque<(DocId, Arc<Document>)> =
             own.into_iter().flatten().map(|(id, document)| (id.clone(), Arc::clone(document))).collect();

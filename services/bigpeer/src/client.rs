@@ -102,7 +102,9 @@ impl Client {
     /// When the server cannot be reached, or with what it says.
     pub(crate) async fn post(&self, path: &str, body: &serde_json::Value) -> Result<reqwest::Response, Failure> {
         let url = format!("{}/{}/{path}", self.url, self.app);
-        let sent = reqwest::Client::new().post(&url).bearer_auth(&self.api_key).json(body).send().await;
+        // One pool of connections for all requests of the process.
+        static HTTP: std::sync::LazyLock<reqwest::Client> = std::sync::LazyLock::new(reqwest::Client::new);
+        let sent = HTTP.post(&url).bearer_auth(&self.api_key).json(body).send().await;
         let answer = sent.map_err(|error| self.unreachable(&error))?;
         if answer.status().is_success() {
             return Ok(answer);

@@ -7,8 +7,8 @@ mod failure;
 mod import;
 mod output;
 mod peer;
-mod query;
 mod serve;
+mod shell;
 
 use std::process::ExitCode;
 
@@ -27,7 +27,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     version,
     after_help = "Start a server with `bigpeer serve`; it prints what to try. Then, in another terminal and the same directory:
   bigpeer import --collection flights --id id flights.csv
-  bigpeer query 'SELECT * FROM flights LIMIT 3'
+  bigpeer dql 'SELECT * FROM flights LIMIT 3'
   bigpeer sql 'SELECT carrier, count(*) FROM flights GROUP BY carrier'
   bigpeer peer --store ./phone subscribe \"SELECT * FROM flights WHERE carrier = 'UA'\""
 )]
@@ -47,10 +47,10 @@ enum Command {
     Import(ImportCommand),
     /// Work as a Small Peer: a local store that works offline and syncs
     Peer(peer::PeerArgs),
-    /// Run one DQL statement on the server
-    Query(query::QueryArgs),
-    /// Run one SQL query on the server
-    Sql(query::SqlArgs),
+    /// DQL on the server: one statement, or a script
+    Dql(shell::DqlArgs),
+    /// SQL on the server: one query, or a script
+    Sql(shell::SqlArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,8 +95,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args).await,
         Command::Import(ImportCommand { import, client }) => import::run(import, client).await,
         Command::Peer(args) => peer::run(args).await,
-        Command::Query(args) => query::query(args).await,
-        Command::Sql(args) => query::sql(args).await,
+        Command::Dql(args) => shell::dql(args).await,
+        Command::Sql(args) => shell::sql(args).await,
     }
 }
 

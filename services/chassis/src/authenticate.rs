@@ -111,7 +111,7 @@ impl Catalogue {
         let expected = found.map_or([0; 32], |key| key.hash);
         let matches = secret::equal(&expected, &secret::hash(credential));
         match found {
-            Some(key) if matches && key.is_active(self.clock().now_ms()) => Ok(key.clone()),
+            Some(key) if matches && key.is_active(self.clock().now_ms()) => Ok(effective(&view, app, key)),
             Some(_) | None => Err(ApiError::unauthorized()),
         }
     }
@@ -129,7 +129,7 @@ impl Catalogue {
             let key = view.keys.get(&(app.clone(), name))?;
             let ended = token.expires_at_secs.saturating_mul(1000) <= now_ms;
             let good = token.app == *app && key.is_active(now_ms) && (age == TokenAge::MayHaveEnded || !ended);
-            good.then(|| (token, key.clone()))
+            good.then(|| (token, effective(&view, app, key)))
         };
         read().ok_or_else(ApiError::unauthorized)
     }
@@ -177,6 +177,17 @@ impl Catalogue {
         refusal.message = "no valid admin token; send one as 'Authorization: Bearer TOKEN'".to_owned();
         Err(refusal)
     }
+}
+
+/// The key with what it allows in DQL.
+fn effective(view: &View, app: &AppId, key: &ApiKey) -> ApiKey {
+    let mut key = key.clone();
+    if key.permissions.ql_version == 0
+        && let Some(permissions) = view.effective.get(&(app.clone(), key.name.clone()))
+    {
+        key.permissions = permissions.clone();
+    }
+    key
 }
 
 fn find_key<'a>(view: &'a View, app: &AppId, credential: &str) -> Option<&'a ApiKey> {

@@ -64,8 +64,15 @@ impl Metrics {
 
 /// A request was answered. `route` is the matched pattern, never the path.
 pub(crate) fn request(method: &str, route: &str, status: u16, seconds: f64) {
-    let labels =
-        [("method", method.to_owned()), ("route", route.to_owned()), ("status", format!("{}xx", status / 100))];
+    let status = match status / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    };
+    let labels: [(&str, metrics::SharedString); 3] =
+        [("method", method.to_owned().into()), ("route", route.to_owned().into()), ("status", status.into())];
     metrics::counter!("bigpeer_http_requests_total", &labels).increment(1);
     metrics::histogram!("bigpeer_http_request_seconds", &labels).record(seconds);
 }

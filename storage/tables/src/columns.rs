@@ -5,16 +5,19 @@
 //! table is the widest of its segments'; [`widen`] turns what a segment holds into that.
 //!
 //! Typed columns are for SQL and pruning. They may lose what JSON and Parquet cannot say (an integer beyond 2^53 in a
-//! `Float` column, `null` against a missing field); the document itself is always exact in `_crdt`.
+//! `Float` column, `null` against a missing field); [`Facts`] says of which columns that may be so, and the document itself
+//! is always exact in `_crdt`.
 
 mod batch;
 mod build;
+mod facts;
 mod infer;
 mod json;
 mod widen;
 
 pub(crate) use batch::TypedBatch;
 use build::{build_column, transpose};
+pub use facts::{FACTS_KEY, Facts, Traits};
 use infer::Inference;
 pub use widen::widen;
 

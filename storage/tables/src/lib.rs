@@ -20,6 +20,7 @@
 
 #![warn(missing_docs)]
 
+mod bases;
 pub mod columns;
 mod error;
 mod feed;

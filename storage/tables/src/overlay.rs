@@ -65,9 +65,14 @@ impl Entry {
 
     /// The document: these changes over its state in a segment, if it has one.
     pub(crate) fn document(&self, base: Option<&[u8]>) -> Result<Document, DecodeError> {
+        self.over(base.map(Document::decode).transpose()?.map(Arc::new))
+    }
+
+    /// As [`Self::document`], of a decoded state.
+    pub(crate) fn over(&self, base: Option<Arc<Document>>) -> Result<Document, DecodeError> {
         let mut document = match base {
             Some(base) => {
-                let mut document = Document::decode(base)?;
+                let mut document = Arc::unwrap_or_clone(base);
                 document.join_encoded(&self.state)?;
                 document
             }

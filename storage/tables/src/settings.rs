@@ -13,6 +13,8 @@ pub struct TablesSettings {
     pub max_overlay_bytes: usize,
     /// Most bytes of payload that one read of the log asks for.
     pub read_bytes: usize,
+    /// Most bytes of documents of segments that are kept for lookups by id.
+    pub lookup_bytes: usize,
     /// Bytes of applied transactions that feeds may lag behind.
     pub feed_bytes: usize,
     /// Bytes of document states after which a segment file is cut.
@@ -41,6 +43,7 @@ impl Default for TablesSettings {
         Self {
             max_overlay_bytes: 256 << 20,
             read_bytes: 1 << 20,
+            lookup_bytes: 32 << 20,
             feed_bytes: 16 << 20,
             segment_bytes: 256 << 20,
             row_group_bytes: 32 << 20,

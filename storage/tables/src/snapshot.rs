@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use object_store::ObjectStore;
 
+use crate::bases::{Base, Bases};
 use crate::error::TablesError;
 use crate::overlay::{Entry, Overlay, Overlays};
 use crate::segment::lookup;
@@ -22,6 +23,7 @@ pub(crate) struct Context {
     pub(crate) app: AppId,
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) tables: table::Cache,
+    pub(crate) bases: Bases,
 }
 
 /// The state of an app at one LSN.
@@ -87,6 +89,18 @@ impl Snapshot {
         self.view.lsn
     }
 
+    /// The manifest whose segments the snapshot reads: flushes and compactions change them at the same LSN.
+    #[must_use]
+    pub fn manifest_number(&self) -> u64 {
+        self.view.version.manifest.number
+    }
+
+    /// Rows that count in the segments of a collection, without reading anything: about as many documents as it has.
+    #[must_use]
+    pub fn segment_rows(&self, collection: &CollectionName) -> u64 {
+        self.view.version.segments(collection).iter().map(|segment| segment.meta.live_rows()).sum()
+    }
+
     /// The app.
     #[must_use]
     pub fn app(&self) -> &AppId {
@@ -124,19 +138,38 @@ impl Snapshot {
         collection: &CollectionName,
         ids: &[DocId],
     ) -> Result<Vec<Option<StoredDocument>>, TablesError> {
-        let mut order: Vec<usize> = (0..ids.len()).collect();
-        order.sort_by_key(|at| ids.get(*at));
-        let keys: Vec<&[u8]> = order.iter().filter_map(|at| ids.get(*at)).map(DocId::as_key).collect();
-        let bases = lookup::find(&self.context.objects, self.view.version.segments(collection), &keys).await?;
         let overlay = self.view.overlays.get(collection);
-        let mut out = vec![None; ids.len()];
-        for (at, base) in order.into_iter().zip(bases) {
-            let entry = overlay.zip(ids.get(at)).and_then(|(overlay, id)| overlay.entries.get(id));
-            if let Some(slot) = out.get_mut(at) {
-                *slot = stored(entry.map(Arc::as_ref), base)?;
-            }
+        let bases = self.bases(collection, ids).await?;
+        let stored = bases.into_iter().zip(ids).map(|(base, id)| {
+            let entry = overlay.and_then(|overlay| overlay.entries.get(id));
+            stored(entry.map(Arc::as_ref), base)
+        });
+        stored.collect()
+    }
+
+    /// What segments have of many documents, in the order asked for.
+    async fn bases(&self, collection: &CollectionName, ids: &[DocId]) -> Result<Vec<Option<Base>>, TablesError> {
+        let version = &self.view.version;
+        let segments = version.segments(collection);
+        if segments.is_empty() {
+            return Ok(vec![None; ids.len()]);
         }
-        Ok(out)
+        let mut known = self.context.bases.get(version, collection, ids);
+        let mut unknown: Vec<usize> =
+            known.iter().enumerate().filter(|(_, base)| base.is_none()).map(|(at, _)| at).collect();
+        if !unknown.is_empty() {
+            unknown.sort_by_key(|at| ids.get(*at));
+            let keys: Vec<&[u8]> = unknown.iter().filter_map(|at| ids.get(*at)).map(DocId::as_key).collect();
+            let found = lookup::find(&self.context.objects, segments, &keys).await?;
+            for (at, found) in unknown.iter().zip(found) {
+                if let Some(slot) = known.get_mut(*at) {
+                    *slot = Some(found.map(decoded).transpose()?);
+                }
+            }
+            let new = unknown.iter().filter_map(|at| Some((ids.get(*at)?.clone(), known.get(*at)?.clone()?)));
+            self.context.bases.add(version, collection, new);
+        }
+        Ok(known.into_iter().map(Option::flatten).collect())
     }
 
     /// All documents of a collection in key order, in batches of about a megabyte. Memory is bounded by a few row groups;
@@ -162,17 +195,16 @@ impl Snapshot {
     }
 }
 
-fn stored(entry: Option<&Entry>, base: Option<lookup::Found>) -> Result<Option<StoredDocument>, TablesError> {
-    let damaged = |error: bigpeer_crdt::DecodeError| TablesError::corrupt(&"a document", error);
-    Ok(match (entry, base) {
-        (None, None) => None,
-        (None, Some(base)) => {
-            let document = Document::decode(&base.state).map_err(damaged)?;
-            Some(StoredDocument { lsn: base.lsn, document: Arc::new(document) })
-        }
-        (Some(entry), base) => {
-            let document = entry.document(base.as_ref().map(|base| &*base.state)).map_err(damaged)?;
-            Some(StoredDocument { lsn: entry.lsn, document: Arc::new(document) })
-        }
-    })
+fn decoded(found: lookup::Found) -> Result<Base, TablesError> {
+    let document = Document::decode(&found.state).map_err(|error| TablesError::corrupt(&"a document", error))?;
+    Ok(Base { lsn: found.lsn, document: Arc::new(document) })
+}
+
+fn stored(entry: Option<&Entry>, base: Option<Base>) -> Result<Option<StoredDocument>, TablesError> {
+    let Some(entry) = entry else {
+        return Ok(base.map(|base| StoredDocument { lsn: base.lsn, document: base.document }));
+    };
+    let document = entry.over(base.map(|base| base.document));
+    let document = document.map_err(|error| TablesError::corrupt(&"a document", error))?;
+    Ok(Some(StoredDocument { lsn: entry.lsn, document: Arc::new(document) }))
 }

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use ulid::Ulid;
 
+use crate::bases::Bases;
 use crate::error::TablesError;
 use crate::feed::{Feed, Published, Ring};
 use crate::manifest::{Manifest, Repository};
@@ -80,8 +81,12 @@ impl DocumentStore {
         let version = Arc::new(Version::new(&app, manifest, None));
         let in_use = Arc::downgrade(&version);
         let view = Arc::new(View { lsn, version, overlays: overlay::Overlays::new() });
-        let context =
-            Context { app: app.clone(), objects: Arc::clone(&objects), tables: crate::table::Cache::default() };
+        let context = Context {
+            app: app.clone(),
+            objects: Arc::clone(&objects),
+            tables: crate::table::Cache::default(),
+            bases: Bases::new(settings.lookup_bytes),
+        };
         let shared = Arc::new(Shared {
             app,
             objects,

@@ -14,7 +14,7 @@ use object_store::path::Path;
 use parquet::file::metadata::ParquetMetaData;
 use roaring::RoaringBitmap;
 
-use crate::columns::{Columns, TypedBatch};
+use crate::columns::{Columns, Facts, TypedBatch};
 use crate::error::TablesError;
 use crate::segment::lookup;
 use crate::snapshot::Snapshot;
@@ -32,6 +32,8 @@ pub struct TableSnapshot {
     pub columns: Arc<Columns>,
     /// The files to read.
     pub segments: Vec<SegmentPart>,
+    /// What columns do not say of the documents of [`Self::overlay_batches`]; that of segments is in their footers.
+    pub overlay_facts: Arc<Facts>,
     overlay: Arc<Vec<RecordBatch>>,
     snapshot: Snapshot,
 }
@@ -161,6 +163,7 @@ pub(crate) async fn table(snapshot: &Snapshot, collection: &CollectionName) -> R
         schema: Arc::clone(&made.schema),
         columns: Arc::clone(&made.columns),
         segments: segments.collect(),
+        overlay_facts: Arc::clone(&made.facts),
         overlay: Arc::clone(&made.batches),
         snapshot: snapshot.clone(),
     })

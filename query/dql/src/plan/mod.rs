@@ -1,6 +1,7 @@
 //! Plans: statements with their parameters bound, ready to run. The caller fetches documents and feeds them.
 
 mod bind;
+mod columnar;
 mod delete;
 mod explain;
 mod insert;
@@ -20,6 +21,7 @@ mod write;
 use bigpeer_crdt::{DocId, Document, Object, Value};
 use bigpeer_types::{CollectionName, IdGenerator};
 
+pub use columnar::{ByColumns, ByColumnsWanted, Found};
 pub use delete::{DeletePlan, DeleteRun};
 pub use insert::InsertPlan;
 pub use join::Wanted;

@@ -43,6 +43,8 @@ pub struct SelectPlan {
 struct Grouping {
     keys: Vec<Node>,
     aggregates: Vec<Aggregate>,
+    /// What the aggregates were compiled from.
+    exprs: Vec<Expr>,
     having: Option<Node>,
 }
 
@@ -166,6 +168,11 @@ impl SelectPlan {
         self.grouping.as_ref().map(|_| keys.join(", "))
     }
 
+    /// The aggregates of a statement with groups.
+    pub(crate) fn grouping_exprs(&self) -> Option<&[Expr]> {
+        self.grouping.as_ref().map(|grouping| grouping.exprs.as_slice())
+    }
+
     /// The collections that are joined.
     pub(crate) fn stages(&self) -> &[Stage] {
         self.joins.as_ref().map_or(&[], |joins| &joins.stages)
@@ -227,12 +234,11 @@ fn compile_grouped(select: &Select, sources: Sources<'_>) -> Result<Compiled, Dq
     let having = select.having.as_ref().map(|having| compiler.node(having)).transpose()?;
     compiler.refuse_with(|| DqlError::new("ORDER BY clause terms must depend only on group keys or aggregates"));
     let order = select.order.by.iter().map(|term| compiler.node(&term.expr)).collect::<Result<_, _>>()?;
-    let aggregates = compiler.into_aggregates();
+    let exprs = compiler.into_aggregates();
     let mut compiler = Compiler::over(sources);
     let keys = compiler.nodes(&select.group_by)?;
-    let aggregates =
-        aggregates.iter().map(|expr: &Expr| Aggregate::new(expr, &mut compiler)).collect::<Result<_, _>>()?;
-    Ok((projector, order, Some(Grouping { keys, aggregates, having })))
+    let aggregates = exprs.iter().map(|expr: &Expr| Aggregate::new(expr, &mut compiler)).collect::<Result<_, _>>()?;
+    Ok((projector, order, Some(Grouping { keys, aggregates, exprs, having })))
 }
 
 /// A SELECT under way: feed it documents, then take the rows.
@@ -305,7 +311,7 @@ impl SelectRun {
         if self.is_settled() { Flow::Enough } else { Flow::More }
     }
 
-    fn take<'r>(&'r mut self, row: impl FnOnce(&'r Schema) -> Row<'r>) -> Result<(), DqlError> {
+    pub(super) fn take<'r>(&'r mut self, row: impl FnOnce(&'r Schema) -> Row<'r>) -> Result<(), DqlError> {
         let fuel = full_tank();
         let env = Env::new(row(&self.plan.target.schema), &fuel);
         match &self.plan.grouping {
@@ -325,18 +331,31 @@ impl SelectRun {
         }
         if let Some(grouping) = &self.plan.grouping {
             if self.groups.is_empty() && grouping.keys.is_empty() {
-                self.groups.insert(Vec::new(), grouping.start());
+                let start = grouping.start();
+                self.groups.insert(Vec::new(), start);
             }
             for (keys, accumulators) in std::mem::take(&mut self.groups) {
                 let results = accumulators.into_iter().map(Accumulator::finish);
                 let slots: Vec<Option<Value>> = keys.into_iter().map(|key| key.0).chain(results).collect();
-                let fuel = full_tank();
-                let env = Env::new(Row::Group(&slots), &fuel);
-                if grouping.having.as_ref().is_none_or(|having| having.truth(env) == Truth::True) {
-                    emit(&self.plan, env, &mut self.sorter, &mut self.seen, &mut self.held)?;
-                }
+                self.take_group(&slots)?;
             }
         }
+        self.finish_groups()
+    }
+
+    /// Takes a group: its keys, and its aggregates' values.
+    pub(super) fn take_group(&mut self, slots: &[Option<Value>]) -> Result<(), DqlError> {
+        let having = self.plan.grouping.as_ref().and_then(|grouping| grouping.having.as_ref());
+        let fuel = full_tank();
+        let env = Env::new(Row::Group(slots), &fuel);
+        if having.is_none_or(|having| having.truth(env) == Truth::True) {
+            emit(&self.plan, env, &mut self.sorter, &mut self.seen, &mut self.held)?;
+        }
+        Ok(())
+    }
+
+    /// The rows, when the groups were taken.
+    pub(super) fn finish_groups(self) -> Result<Vec<Value>, DqlError> {
         let pushed = self.pushed;
         let mut rows: Vec<Value> = self.sorter.finish(self.plan.offset).collect();
         if self.plan.profile {

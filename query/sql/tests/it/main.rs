@@ -7,9 +7,17 @@
     clippy::cast_possible_truncation,
     reason = "a test that cannot go on says so by panicking"
 )]
-#![allow(clippy::indexing_slicing, clippy::cast_possible_wrap, clippy::wildcard_enum_match_arm, reason = "tests")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
 
 mod docs;
+mod dql;
 mod history;
 mod json;
 mod limits;

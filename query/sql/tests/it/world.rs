@@ -113,25 +113,50 @@ impl World {
 
     /// One transaction: documents put (`Some`, JSON objects without `_id`) and deleted (`None`).
     pub(crate) async fn write(&mut self, changes: &[(&str, Value, Option<Value>)]) -> Lsn {
-        let mut builder = TransactionBuilder::new();
-        let mut changed = BTreeMap::new();
-        for (name, id, fields) in changes {
+        let edits = changes.iter().map(|(name, id, fields)| {
             let id = DocId::from_value(&DocValue::from_json(id.clone()).unwrap()).unwrap();
-            let key = (collection(name), id.clone());
-            let current = self.documents.get(&key).cloned().unwrap_or_default();
-            let mut editor = Editor::new(&current, &mut self.clock);
-            editor.delete();
-            if let Some(fields) = fields {
-                let fields = DocValue::from_json(fields.clone()).unwrap();
-                editor.insert(fields.as_object().unwrap(), ObjectMode::Map).unwrap();
-            }
-            let delta = editor.finish().unwrap();
-            let mut next = current;
-            next.join(&delta);
-            builder.change(&key.0, &id, &delta);
-            changed.insert(key, next);
+            let edit = move |editor: &mut Editor<'_>| {
+                editor.delete();
+                if let Some(fields) = fields {
+                    let fields = DocValue::from_json(fields.clone()).unwrap();
+                    editor.insert(fields.as_object().unwrap(), ObjectMode::Map).unwrap();
+                }
+            };
+            (*name, id, edit)
+        });
+        self.commit(edits).await
+    }
+
+    /// One transaction of edits of documents of one collection.
+    pub(crate) async fn edit(
+        &mut self,
+        name: &str,
+        edits: impl Iterator<Item = (DocId, impl FnOnce(&mut Editor<'_>))>,
+    ) -> Lsn {
+        self.commit(edits.map(|(id, edit)| (name, id, edit))).await
+    }
+
+    /// Every document that was ever written, deleted ones included.
+    pub(crate) fn documents(&self) -> &BTreeMap<(CollectionName, DocId), Document> {
+        &self.documents
+    }
+
+    async fn commit<'a>(&mut self, edits: impl Iterator<Item = (&'a str, DocId, impl FnOnce(&mut Editor<'_>))>) -> Lsn {
+        let mut deltas: BTreeMap<(CollectionName, DocId), Document> = BTreeMap::new();
+        for (name, id, edit) in edits {
+            let key = (collection(name), id);
+            let current = self.documents.entry(key.clone()).or_default();
+            let mut editor = Editor::new(current, &mut self.clock);
+            edit(&mut editor);
+            let Some(delta) = editor.finish() else { continue };
+            current.join(&delta);
+            deltas.entry(key).or_default().join(&delta);
         }
-        self.documents.extend(changed);
+        if deltas.is_empty() {
+            return self.store.applied();
+        }
+        let mut builder = TransactionBuilder::new();
+        deltas.iter().for_each(|((collection, id), delta)| builder.change(collection, id, delta));
         self.seq += 1;
         let lsn = append(&self.log, &self.app, SiteId::new(1), self.seq, builder).await;
         self.store.wait_for(lsn).await.unwrap();

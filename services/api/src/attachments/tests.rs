@@ -215,7 +215,7 @@ async fn an_attachment_is_seen_through_a_document_that_may_be_read() {
         everything: false,
         queries_by_collection: [("cars".to_owned(), vec!["lot = 'a'".to_owned()])].into_iter().collect(),
     };
-    let some = world.new_key(&world.app, "some", Permissions { read, ..Permissions::default() }).await;
+    let some = world.new_key(&world.app, "some", Permissions { ql_version: 1, read, ..Permissions::default() }).await;
     let nothing = world.new_key(&world.app, "nothing", Permissions::default()).await;
     let ask = async |key: &str, query: &str| {
         world.send(key, "GET", &format!("v4/attachments/{id}{query}"), &[], Body::empty()).await.status

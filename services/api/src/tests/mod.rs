@@ -1,5 +1,6 @@
 //! The data API over a log in memory and an object store in memory, asked as a client would.
 
+mod columns;
 mod faults;
 mod legacy;
 mod openapi;
@@ -82,6 +83,7 @@ async fn world_of(
         stores: Arc::clone(&stores) as _,
         clock,
         ids: Arc::new(RandomIds),
+        columns: None,
         system: system.clone(),
         settings,
     };
@@ -392,4 +394,37 @@ async fn strict_mode_is_the_older_version() {
     assert_eq!(world.ask(&path, &world.key, None, write).await.0.as_u16(), 200);
     let read = world.ok("SELECT o FROM c", json!({})).await;
     assert_eq!(read["items"], json!([{"o": {"a": 1}}]));
+}
+
+#[tokio::test]
+async fn who_finds_no_room_is_told_to_come_back() {
+    for (max_waiting_statements, turn_wait) in [(0, Duration::from_secs(60)), (1, Duration::from_millis(1))] {
+        let settings = ApiSettings { max_concurrent_statements: 0, max_waiting_statements, turn_wait, ..short() };
+        let world = world(settings).await;
+        let path = format!("/{}/api/v4/store/execute", world.app);
+        let body = json!({"statement": "SELECT * FROM cars"}).to_string().into_bytes();
+        let (status, headers, json) = world.ask(&path, &world.key, None, body).await;
+        assert_eq!((status.as_u16(), &json["error"]["code"]), (429, &json!("too_many_requests")), "{json}");
+        assert_eq!(headers["retry-after"], "1");
+    }
+}
+
+#[tokio::test]
+async fn rules_of_the_older_language_hold() {
+    let world = world(short()).await;
+    let cars = json!([{"_id": 1, "lot": "a", "n": 1}, {"_id": 2, "lot": "b", "n": 2}, {"_id": 3, "lot": "a", "n": 9}]);
+    world.ok("INSERT INTO cars DOCUMENTS (:cars)", json!({"cars": cars})).await;
+    let only = |rule: &str| {
+        let queries = [("cars".to_owned(), vec![rule.to_owned()])].into();
+        Permissions {
+            ql_version: 0,
+            read: Access { everything: false, queries_by_collection: queries },
+            ..Permissions::default()
+        }
+    };
+    let key = world.new_key(&world.app, "old", only("lot == 'a' && !(n > 5)")).await;
+    let seen = world.run_as(&key, "SELECT _id FROM cars", json!({})).await.1;
+    assert_eq!(seen["items"], json!([{"_id": 1}]));
+    let key = world.new_key(&world.app, "broken", only("lot = 'a' AND")).await;
+    assert_eq!(world.run_as(&key, "SELECT _id FROM cars", json!({})).await.1["items"], json!([]));
 }

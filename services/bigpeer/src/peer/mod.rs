@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::client::ClientArgs;
 use crate::failure::Failure;
 use crate::output;
-use crate::query::arguments;
+use crate::shell::arguments;
 use attachments::{AttachArgs, FetchArgs};
 use watch::WatchArgs;
 

@@ -8,6 +8,7 @@
 //! The process keeps nothing that is not in the first two. It may be killed at any instant.
 
 mod admin;
+mod columns;
 mod dev;
 mod feeds;
 mod log;
@@ -28,6 +29,7 @@ use bigpeer_changefeed::Registry;
 use bigpeer_chassis::{
     Catalogue, Health, LogSettings, Metrics, Shutdown, SystemCollections, finish_router, init_logs, shutdown_on_signals,
 };
+use bigpeer_compactor::CompactorSettings;
 use bigpeer_gateway::{GatewayContext, GatewaySettings};
 use bigpeer_log::TransactionLog;
 use bigpeer_sql::SqlContext;
@@ -38,6 +40,7 @@ use tokio::net::TcpListener;
 
 use crate::failure::Failure;
 use admin::AdminContext;
+use columns::SqlColumns;
 use log::LogChoice;
 use objects::ObjectsArgs;
 use sql::{Doors, SqlArgs};
@@ -78,6 +81,9 @@ pub(crate) struct ServeArgs {
     /// Largest attachment, in bytes
     #[arg(long, env = "BIGPEER_MAX_ATTACHMENT_BYTES", default_value_t = AttachmentSettings::default().max_bytes, value_name = "BYTES")]
     max_attachment_bytes: u64,
+    /// How long changes stay in memory before they are written to Parquet, in seconds; sooner when there are many
+    #[arg(long, env = "BIGPEER_FLUSH_AFTER_SECS", default_value_t = CompactorSettings::default().flush_after.as_secs(), value_name = "SECS")]
+    flush_after_secs: u64,
     /// Let webhooks of change feeds go to private addresses: of this machine, of its network
     #[arg(long, env = "BIGPEER_ALLOW_PRIVATE_RECEIVERS", value_parser = clap::builder::BoolishValueParser::new())]
     allow_private_receivers: bool,
@@ -119,11 +125,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
 
     let opening = tokio::spawn(Arc::clone(&parts.stores).follow(shutdown.clone()));
     let upkeep = tokio::spawn(parts.metrics.clone().upkeep());
-    let api = api(&parts, &args);
+    let sql = sql::context(&parts, &args.sql, &args.data_dir)?;
+    let api = api(&parts, &args, &sql);
     let expiry = tokio::spawn(bigpeer_api::expire_uploads(api.clone(), shutdown.clone()));
     let changes = feeds::context(&parts, args.allow_private_receivers, args.log == LogChoice::Embedded);
     let feeding = tokio::spawn(bigpeer_changefeed::run_feeds(changes.clone()));
-    let sql = sql::context(&parts, &args.sql, &args.data_dir)?;
     let router = router(&parts, api, sql.clone(), args.token_ttl_secs).merge(bigpeer_changefeed::router(changes));
     let router = finish_router(router, Arc::clone(&parts.clock), Arc::clone(&parts.ids));
     welcome::print(&url, &args.data_dir, dev.as_ref())?;
@@ -154,8 +160,12 @@ async fn open(args: &ServeArgs, shutdown: Shutdown) -> Result<Parts, Failure> {
     let catalogue = Catalogue::open(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids)).await;
     let catalogue = catalogue.map_err(|error| Failure::new(error.to_string()))?;
     let feeds = Registry::new(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids));
-    let readers = Arc::new(feeds::FeedReaders(feeds));
-    let stores = AppStores::new(Arc::clone(&catalogue), Arc::clone(&log), objects, readers);
+    let compaction = CompactorSettings {
+        flush_after: Duration::from_secs(args.flush_after_secs),
+        readers: Some(Arc::new(feeds::FeedReaders(feeds))),
+        ..CompactorSettings::default()
+    };
+    let stores = AppStores::new(Arc::clone(&catalogue), Arc::clone(&log), objects, compaction);
     Ok(Parts { log, catalogue, stores, clock, ids, metrics, shutdown, system: SystemCollections::default() })
 }
 
@@ -168,7 +178,7 @@ fn private_dir(path: &Path) -> Result<(), String> {
         .map_err(|error| format!("cannot make {}: {error}", path.display()))
 }
 
-fn api(parts: &Parts, args: &ServeArgs) -> ApiContext {
+fn api(parts: &Parts, args: &ServeArgs, sql: &SqlContext) -> ApiContext {
     let attachments = AttachmentSettings { max_bytes: args.max_attachment_bytes, ..AttachmentSettings::default() };
     ApiContext {
         catalogue: Arc::clone(&parts.catalogue),
@@ -176,6 +186,7 @@ fn api(parts: &Parts, args: &ServeArgs) -> ApiContext {
         stores: Arc::clone(&parts.stores) as _,
         clock: Arc::clone(&parts.clock),
         ids: Arc::clone(&parts.ids),
+        columns: Some(Arc::new(SqlColumns(sql.dql()))),
         settings: ApiSettings { attachments, ..ApiSettings::default() },
         system: parts.system.clone(),
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bigpeer_chassis::{Catalogue, Shutdown};
-use bigpeer_compactor::{Compactor, CompactorError, CompactorSettings, Readers};
+use bigpeer_compactor::{Compactor, CompactorError, CompactorSettings};
 use bigpeer_log::TransactionLog;
 use bigpeer_tables::{DocumentStore, Stores, TablesError, TablesSettings};
 use bigpeer_types::{AppId, Lsn};
@@ -35,8 +35,8 @@ pub(super) struct AppStores {
     catalogue: Arc<Catalogue>,
     log: Arc<dyn TransactionLog>,
     objects: Arc<dyn ObjectStore>,
-    /// Who needs the past of apps.
-    readers: Arc<dyn Readers>,
+    /// How apps are compacted, and who needs their past.
+    compaction: CompactorSettings,
     served: RwLock<BTreeMap<AppId, Served>>,
     /// One app is opened at a time, once.
     opening: tokio::sync::Mutex<()>,
@@ -47,10 +47,10 @@ impl AppStores {
         catalogue: Arc<Catalogue>,
         log: Arc<dyn TransactionLog>,
         objects: Arc<dyn ObjectStore>,
-        readers: Arc<dyn Readers>,
+        compaction: CompactorSettings,
     ) -> Arc<Self> {
-        let (served, opening) = (RwLock::default(), tokio::sync::Mutex::default());
-        Arc::new(Self { catalogue, log, objects, readers, served, opening })
+        let opening = tokio::sync::Mutex::default();
+        Arc::new(Self { catalogue, log, objects, compaction, served: RwLock::default(), opening })
     }
 
     fn find(&self, app: &AppId) -> Option<Served> {
@@ -67,8 +67,7 @@ impl AppStores {
         let (objects, log) = (Arc::clone(&self.objects), Arc::clone(&self.log));
         let store = DocumentStore::open(app.clone(), objects, log, TablesSettings::default()).await?;
         let (ours, log) = (Arc::clone(&store), Arc::clone(&self.log));
-        let settings = CompactorSettings { readers: Some(Arc::clone(&self.readers)), ..CompactorSettings::default() };
-        let compactor = Arc::new(Compactor::open(ours, log, settings).await?);
+        let compactor = Arc::new(Compactor::open(ours, log, self.compaction.clone()).await?);
         let (stop, work) = (Shutdown::new(), Arc::clone(&compactor));
         let (app_id, ended) = (app.clone(), stop.clone());
         let task = tokio::spawn(async move {

@@ -37,7 +37,7 @@ Write a document, read it, and ask for it in SQL:
 
 Or with this program, which finds the file by itself when it is in ./data:
 
-  bigpeer query 'SELECT * FROM cars' --credentials {path}
+  bigpeer dql 'SELECT * FROM cars' --credentials {path}
   bigpeer import --collection flights --id id flights.csv --credentials {path}
   bigpeer peer --help
 

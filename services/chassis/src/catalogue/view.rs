@@ -8,6 +8,7 @@ use bigpeer_types::AppId;
 use super::CatalogueError;
 use super::keys::{Key, Name};
 use super::records::{self, Admin, ApiKey, App, Tenant, TokenKey};
+use crate::Permissions;
 
 const PAGE: usize = 1000;
 
@@ -21,6 +22,8 @@ pub(crate) struct View {
     pub(crate) keys: BTreeMap<(AppId, Name), ApiKey>,
     /// By app and prefix, to find the one that a request may carry.
     pub(crate) by_prefix: BTreeMap<(AppId, String), Name>,
+    /// Permissions of keys whose conditions are of the older language, in DQL.
+    pub(crate) effective: BTreeMap<(AppId, Name), Permissions>,
     pub(crate) token_keys: BTreeMap<AppId, TokenKey>,
     /// By prefix.
     pub(crate) admins: BTreeMap<String, Admin>,
@@ -68,6 +71,9 @@ impl View {
             Key::ApiKey(app, name) => {
                 let record: ApiKey = records::decode(&key, value)?;
                 self.by_prefix.insert((app.clone(), record.prefix.clone()), name.clone());
+                if record.permissions.ql_version == 0 {
+                    self.effective.insert((app.clone(), name.clone()), record.permissions.in_dql());
+                }
                 self.keys.insert((app.clone(), name.clone()), record);
             }
             Key::TokenKey(app) => {

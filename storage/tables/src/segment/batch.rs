@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use bigpeer_crdt::{Document, Object, Value};
 use bigpeer_types::Lsn;
 
-use crate::columns::{Columns, TypedBatch};
+use crate::columns::{Columns, Facts, TypedBatch};
 use crate::error::TablesError;
 use crate::snapshot::ScannedDocument;
 
@@ -26,6 +26,7 @@ pub(crate) struct StateBatch {
     deleted: BooleanArray,
     states: BinaryArray,
     pub(crate) typed: TypedBatch,
+    pub(crate) facts: Facts,
     /// Rows that readers do not see.
     pub(crate) tombstones: Vec<u32>,
     pub(crate) state_bytes: usize,
@@ -58,6 +59,8 @@ impl StateBatch {
         let visible: Vec<bool> = documents.iter().map(Document::is_visible).collect();
         let ids: Vec<Value> = rows.iter().map(|row| row.id.to_value()).collect();
         let objects: Vec<Object> = documents.iter().map(Document::to_object).collect();
+        let mut facts = Facts::default();
+        documents.iter().zip(&objects).for_each(|(document, object)| facts.observe(document, object));
         let lsns = rows.iter().map(|row| row.lsn);
         Ok(Self {
             keys: BinaryArray::from_iter_values(rows.iter().map(|row| row.id.as_key())),
@@ -69,6 +72,7 @@ impl StateBatch {
                 Types::Infer(known) => TypedBatch::infer(known, &ids, &objects)?,
                 Types::Given(columns) => TypedBatch::build(columns.clone(), &ids, &objects)?,
             },
+            facts,
             tombstones: visible.iter().zip(0..).filter(|(visible, _)| !**visible).map(|(_, row)| row).collect(),
             state_bytes: rows.iter().map(|row| row.state.len()).sum(),
             lsns: (lsns.clone().min().unwrap_or(Lsn::ZERO), lsns.max().unwrap_or(Lsn::ZERO)),

@@ -7,14 +7,14 @@ use bigpeer_types::Lsn;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::metadata::{ParquetMetaData, SortingColumn};
+use parquet::file::metadata::{KeyValue, ParquetMetaData, SortingColumn};
 use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use roaring::RoaringBitmap;
 use ulid::Ulid;
 
 use super::batch::StateBatch;
-use crate::columns::{self, Columns};
+use crate::columns::{self, Columns, FACTS_KEY, Facts};
 use crate::error::TablesError;
 use crate::manifest::SegmentMeta;
 
@@ -41,6 +41,7 @@ pub(crate) struct SegmentWriter {
     keys: Option<(Vec<u8>, Vec<u8>)>,
     lsns: Option<(Lsn, Lsn)>,
     tombstones: RoaringBitmap,
+    facts: Facts,
 }
 
 impl std::fmt::Debug for SegmentWriter {
@@ -66,6 +67,7 @@ impl SegmentWriter {
             keys: None,
             lsns: None,
             tombstones: RoaringBitmap::new(),
+            facts: Facts::default(),
         })
     }
 
@@ -99,6 +101,7 @@ impl SegmentWriter {
             (self.group_rows, self.group_bytes) = (0, 0);
         }
         self.parquet.write(&batch.to_record_batch(&self.schema, &self.columns)?).map_err(encoding)?;
+        self.facts.join(&batch.facts);
         self.group_rows += rows;
         self.group_bytes += bytes;
         self.state_bytes += bytes as u64;
@@ -111,6 +114,9 @@ impl SegmentWriter {
     /// The file and what the manifest says of it; nothing if there are no rows.
     pub(crate) fn finish(mut self, ulid: Ulid, run: bool) -> Result<Option<(Vec<u8>, SegmentMeta)>, TablesError> {
         let (Some((min_key, max_key)), Some((min_lsn, max_lsn))) = (self.keys, self.lsns) else { return Ok(None) };
+        if let Some(facts) = self.facts.stored() {
+            self.parquet.append_key_value_metadata(KeyValue::new(FACTS_KEY.to_owned(), facts));
+        }
         let metadata = self.parquet.finish().map_err(encoding)?;
         let file = std::mem::take(self.parquet.inner_mut());
         let tail = file.get(tail_start(&metadata, file.len())..).unwrap_or_default();

@@ -14,7 +14,7 @@ use bigpeer_types::{CollectionName, Lsn};
 use bytes::Bytes;
 use roaring::RoaringBitmap;
 
-use crate::columns::{Columns, TRANSACTION, TypedBatch};
+use crate::columns::{Columns, Facts, TRANSACTION, TypedBatch};
 use crate::error::TablesError;
 use crate::overlay::Entry;
 use crate::segment::lookup;
@@ -35,6 +35,7 @@ pub(super) struct Made {
     /// For each segment the rows that are not to be read.
     pub(super) excluded: Vec<Arc<RoaringBitmap>>,
     pub(super) batches: Arc<Vec<RecordBatch>>,
+    pub(super) facts: Arc<Facts>,
 }
 
 /// Columns of changed documents, as of some LSN.
@@ -48,6 +49,8 @@ pub(super) struct Overlaid {
     /// Where the row of each document is: part and row.
     places: HashMap<DocId, (usize, u32)>,
     excluded: Vec<RoaringBitmap>,
+    /// Of all documents that were ever made into parts.
+    facts: Facts,
     made: Option<Arc<Made>>,
 }
 
@@ -144,7 +147,9 @@ impl Overlaid {
                 let row = u32::try_from(ids.len()).unwrap_or(u32::MAX);
                 let old = if document.is_visible() {
                     ids.push(id.to_value());
-                    documents.push(document.to_object());
+                    let object = document.to_object();
+                    self.facts.observe(&document, &object);
+                    documents.push(object);
                     transactions.push(i64::try_from(entry.lsn.version).unwrap_or(i64::MAX));
                     self.places.insert(id, (number, row))
                 } else {
@@ -193,6 +198,7 @@ impl Overlaid {
             columns: Arc::new(columns),
             excluded: self.excluded.iter().cloned().map(Arc::new).collect(),
             batches: Arc::new(batches),
+            facts: Arc::new(self.facts.clone()),
         })
     }
 }

@@ -130,7 +130,7 @@ async fn over_http_it_is_seen_through_documents_only() {
     for (id, owner) in [(1, "ann"), (2, "bob")] {
         server.dql(INSERT, json!({"d": {"_id": id, "owner": owner, "photo": token}})).await;
     }
-    let read = json!({"everything": false, "queriesByCollection": {"photos": ["owner = 'ann'"]}});
+    let read = json!({"everything": false, "queriesByCollection": {"photos": ["owner == 'ann'"]}});
     let ann = key_with(&server, "ann", json!({"read": read})).await;
     let id = token["id"].as_str().unwrap();
     let get = async |key: &str, query: &str, range: Option<&str>| {

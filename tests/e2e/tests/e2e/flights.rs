@@ -61,6 +61,10 @@ async fn every_way_out_gives_the_same_flights() {
     assert_all("SQL after kill -9", &server.sql(SQL).await[0], distance);
     flush(&server).await;
     assert_all("SQL after a flush", &server.sql(SQL).await[0], distance);
+    assert_all("DQL from columns", &server.dql(DQL, json!({})).await["items"][0], distance);
+    let of_columns = reqwest::get(format!("{}/metrics", server.url())).await.unwrap().text().await.unwrap();
+    assert!(of_columns.contains("bigpeer_dql_scans_total{from=\"columns\"} 1"), "columns answered");
+    from_columns(&server).await;
     let app = server.credentials().app;
     let rows: Value = serde_json::from_str(&python(
         "scripts/duckdb_over_parquet.py",
@@ -69,6 +73,28 @@ async fn every_way_out_gives_the_same_flights() {
     .unwrap();
     assert_all("DuckDB", &rows[0], distance);
     assert!(server.terminate(), "{}", server.log());
+}
+
+/// What columns answer to DQL is what they answer to SQL.
+async fn from_columns(server: &Server) {
+    for (dql, sql) in [
+        (
+            "SELECT carrier, COUNT(*) AS n, MAX(dep_delay) AS m FROM flights WHERE origin = 'JFK' GROUP BY carrier ORDER BY carrier",
+            "SELECT carrier, count(*) AS n, max(dep_delay) AS m FROM flights WHERE origin = 'JFK' GROUP BY carrier ORDER BY carrier",
+        ),
+        ("SELECT DISTINCT origin FROM flights ORDER BY origin", "SELECT DISTINCT origin FROM flights ORDER BY origin"),
+        (
+            "SELECT _id, tailnum FROM flights WHERE dep_delay > 800 ORDER BY _id",
+            "SELECT _id, tailnum FROM flights WHERE dep_delay > 800 ORDER BY _id",
+        ),
+        (
+            "SELECT _id FROM flights WHERE dep_delay > 0 ORDER BY dep_delay DESC, _id LIMIT 5",
+            "SELECT _id FROM flights WHERE dep_delay > 0 ORDER BY dep_delay DESC, _id LIMIT 5",
+        ),
+    ] {
+        let rows = server.dql(dql, json!({})).await["items"].clone();
+        assert_eq!(rows, Value::Array(server.sql(sql).await), "{dql}");
+    }
 }
 
 /// Folds everything into Parquet now.

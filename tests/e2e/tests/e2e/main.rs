@@ -17,3 +17,4 @@ mod docs;
 mod feeds;
 mod flights;
 mod kill;
+mod shell;
