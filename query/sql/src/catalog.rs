@@ -19,6 +19,7 @@ use crate::language::Language;
 use crate::postgres::PgCatalog;
 use crate::restricted::RestrictedTable;
 use crate::rules::Allowed;
+use crate::settings::Share;
 use crate::table::CollectionTable;
 use crate::{metrics, past, system};
 
@@ -108,6 +109,8 @@ pub(crate) struct Scope {
     pub(crate) access: Access,
     pub(crate) system: SystemCollections,
     pub(crate) language: Language,
+    /// What the query may use.
+    pub(crate) share: Share,
 }
 
 /// The names of one query.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
-use bigpeer_chassis::ApiError;
+use bigpeer_chassis::{ApiError, KeyLimits};
 use bigpeer_tables::Snapshot;
 use bigpeer_types::{CollectionName, Lsn};
 use datafusion::error::{DataFusionError, Result};
@@ -26,7 +26,7 @@ use crate::language::Language;
 use crate::memory::QueryPool;
 use crate::objects::NoStores;
 use crate::params::Params;
-use crate::settings::{Spill, SqlSettings};
+use crate::settings::{Share, Spill, SqlSettings};
 use crate::table::CollectionTable;
 use crate::{json, metrics, params, statement};
 
@@ -43,8 +43,8 @@ pub(crate) struct Engine {
     runtime: RuntimeEnv,
     memory: Arc<GreedyMemoryPool>,
     snapshots: Arc<SnapshotCache>,
-    query_memory_bytes: usize,
-    scan_bytes: u64,
+    /// What a query may use that no key asks.
+    share: Share,
 }
 
 /// What one query may use, and whether it wanted more.
@@ -108,8 +108,7 @@ impl Engine {
             runtime,
             memory: Arc::new(GreedyMemoryPool::new(settings.memory_bytes)),
             snapshots: Arc::default(),
-            query_memory_bytes: settings.query_memory_bytes,
-            scan_bytes: settings.scan_bytes,
+            share: Share::new(settings, KeyLimits::default()),
         })
     }
 
@@ -170,7 +169,7 @@ impl Engine {
     pub(crate) async fn plan_built(self: Arc<Self>, logical: LogicalPlan, lsn: Lsn) -> Result<Planned> {
         on_a_large_stack(async move || {
             let mut state = self.own.clone();
-            let limits = self.limits(&mut state);
+            let limits = self.limits(&mut state, self.share);
             state.mark_start_execution();
             self.finish(&state, logical, lsn, &limits).await
         })
@@ -178,9 +177,9 @@ impl Engine {
     }
 
     /// What one query may use, for its session `state`, too.
-    fn limits(&self, state: &mut SessionState) -> Limits {
-        let budget = Arc::new(ScanBudget::new(self.scan_bytes));
-        let pool = Arc::new(QueryPool::new(self.query_memory_bytes, &self.memory));
+    fn limits(&self, state: &mut SessionState, share: Share) -> Limits {
+        let budget = Arc::new(ScanBudget::new(share.scan_bytes));
+        let pool = Arc::new(QueryPool::new(share.memory_bytes, &self.memory));
         metrics::memory(self.reserved());
         state.config_mut().set_extension(Arc::clone(&budget));
         Limits { budget, pool }
@@ -199,7 +198,7 @@ impl Engine {
             Language::Postgres => self.postgres.clone(),
         };
         let (language, app) = (scope.language, scope.store.app().clone());
-        let limits = self.limits(&mut state);
+        let limits = self.limits(&mut state, scope.share);
         let catalog = &mut state.config_mut().options_mut().catalog;
         language.catalogue(&app).clone_into(&mut catalog.default_catalog);
         language.schema(&app).clone_into(&mut catalog.default_schema);
@@ -222,7 +221,7 @@ impl Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("query_memory_bytes", &self.query_memory_bytes).finish_non_exhaustive()
+        f.debug_struct("Engine").field("share", &self.share).finish_non_exhaustive()
     }
 }
 

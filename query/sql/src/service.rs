@@ -17,6 +17,7 @@ use crate::engine::{Described, Engine, Text};
 use crate::language::Language;
 use crate::metrics::{self, Door, Outcome};
 use crate::params::Params;
+use crate::settings::Share;
 use crate::turns::Turns;
 
 /// Who asks, after it was proven: good for one request, so that a key that is revoked opens nothing more.
@@ -26,6 +27,7 @@ pub struct SqlUser {
     /// The key, or the one that the token was given for: what turns are counted by.
     key: Name,
     access: Access,
+    share: Share,
 }
 
 impl SqlUser {
@@ -126,7 +128,7 @@ impl SqlContext {
         let app = app_of(app)?;
         let principal = self.catalogue.authenticate_credential(&app, credential)?;
         let access = principal.permissions().read;
-        let key = match principal {
+        let name = match principal {
             Principal::ApiKey { name, .. } => name,
             Principal::Peer { key, .. } => key,
             Principal::Admin => return Err(ApiError::unauthorized()),
@@ -134,7 +136,9 @@ impl SqlContext {
         if access == Access::default() {
             return Err(ApiError::new(ErrorCode::Forbidden, "this key may not read anything"));
         }
-        Ok(SqlUser { app, key, access })
+        let limits = self.catalogue.api_key(&app, &name).map(|key| key.limits).unwrap_or_default();
+        let share = Share::new(&self.settings, limits);
+        Ok(SqlUser { app, key: name, access, share })
     }
 
     /// Runs a query. Dropping the answer stops it.
@@ -144,7 +148,7 @@ impl SqlContext {
     pub async fn ask(&self, user: &SqlUser, question: Question) -> Result<Answer, ApiError> {
         let store = self.store(user)?;
         self.wait_for_transaction(&store, question.after).await?;
-        let mut turn = self.turns.take(&user.app, &user.key, question.door).await?;
+        let mut turn = self.turns.take(&user.app, &user.key, user.share, question.door).await?;
         let scope = self.scope(user, store, question.language);
         let text = Text { text: question.text, params: question.params, as_of: question.as_of };
         let planned = turn.within(Arc::clone(&self.engine).plan(scope, text)).await;
@@ -164,7 +168,7 @@ impl SqlContext {
     /// When it cannot be understood or admitted.
     pub async fn describe(&self, user: &SqlUser, question: Question) -> Result<Described, ApiError> {
         let store = self.store(user)?;
-        let mut turn = self.turns.take(&user.app, &user.key, question.door).await?;
+        let mut turn = self.turns.take(&user.app, &user.key, user.share, question.door).await?;
         let scope = self.scope(user, store, question.language);
         let text = Text { text: question.text, params: question.params, as_of: question.as_of };
         let described = turn.within(Arc::clone(&self.engine).describe(scope, text)).await;
@@ -178,7 +182,8 @@ impl SqlContext {
     }
 
     fn scope(&self, user: &SqlUser, store: Arc<DocumentStore>, language: Language) -> Scope {
-        Scope { store, access: user.access.clone(), system: self.system.clone(), language }
+        let (access, share) = (user.access.clone(), user.share);
+        Scope { store, access, system: self.system.clone(), language, share }
     }
 
     async fn wait_for_transaction(&self, store: &DocumentStore, version: Option<u64>) -> Result<(), ApiError> {

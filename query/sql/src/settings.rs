@@ -4,6 +4,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bigpeer_chassis::KeyLimits;
+
 /// Limits of queries. The defaults suit a server of a few cores with a few gigabytes of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqlSettings {
@@ -55,5 +57,60 @@ impl Default for SqlSettings {
             parallelism: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             transaction_wait: Duration::from_secs(10),
         }
+    }
+}
+
+/// What a query of one key may use: the least of what the process and the key allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// Most queries of the key at once.
+    pub(crate) concurrent: usize,
+    pub(crate) time: Duration,
+    pub(crate) memory_bytes: usize,
+    pub(crate) scan_bytes: u64,
+}
+
+impl Share {
+    /// That of a key with `limits`.
+    pub(crate) fn new(settings: &SqlSettings, limits: KeyLimits) -> Self {
+        let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+        let concurrent = limits.sql_queries.map_or(usize::MAX, |limit| size(limit.into()));
+        let time = limits.sql_time_secs.map_or(Duration::MAX, |limit| Duration::from_secs(limit.into()));
+        let memory = limits.sql_memory_bytes.map_or(usize::MAX, size);
+        Self {
+            concurrent: settings.max_concurrent_per_key.min(concurrent),
+            time: settings.time_limit.min(time),
+            memory_bytes: settings.query_memory_bytes.min(memory),
+            scan_bytes: settings.scan_bytes.min(limits.sql_scan_bytes.unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_may_have_less_than_others_and_never_more() {
+        let settings = SqlSettings::default();
+        let all = Share::new(&settings, KeyLimits::default());
+        assert_eq!((all.concurrent, all.time), (settings.max_concurrent_per_key, settings.time_limit));
+        assert_eq!((all.memory_bytes, all.scan_bytes), (settings.query_memory_bytes, settings.scan_bytes));
+        let limits = |n| KeyLimits {
+            sql_queries: Some(n),
+            sql_time_secs: Some(n),
+            sql_memory_bytes: Some(n.into()),
+            sql_scan_bytes: Some(n.into()),
+        };
+        let less = Share { concurrent: 1, time: Duration::from_secs(1), memory_bytes: 1, scan_bytes: 1 };
+        assert_eq!(Share::new(&settings, limits(1)), less);
+        let small = SqlSettings {
+            max_concurrent_per_key: 1,
+            time_limit: Duration::from_secs(1),
+            query_memory_bytes: 1,
+            scan_bytes: 1,
+            ..settings
+        };
+        assert_eq!(Share::new(&small, limits(u32::MAX)), less);
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::SqlSettings;
 use crate::metrics::{self, Door, Outcome};
+use crate::settings::Share;
 
 /// Keys that are remembered; beyond it those without a query are forgotten.
 const MAX_KEYS: usize = 1024;
@@ -21,15 +22,16 @@ const MAX_KEYS: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Turns {
     all: Arc<Semaphore>,
-    keys: Mutex<BTreeMap<(AppId, Name), Arc<Semaphore>>>,
+    keys: Mutex<BTreeMap<(AppId, Name), OfKey>>,
     waiting: AtomicUsize,
     clock: Arc<dyn Clock>,
     most: usize,
-    most_per_key: usize,
     most_waiting: usize,
     queue_wait: Duration,
-    time_limit: Duration,
 }
+
+/// The turns of a key, and how many they are.
+type OfKey = (usize, Arc<Semaphore>);
 
 impl Turns {
     pub(crate) fn new(settings: &SqlSettings, clock: Arc<dyn Clock>) -> Self {
@@ -39,10 +41,8 @@ impl Turns {
             waiting: AtomicUsize::new(0),
             clock,
             most: settings.max_concurrent,
-            most_per_key: settings.max_concurrent_per_key,
             most_waiting: settings.max_waiting,
             queue_wait: settings.queue_wait,
-            time_limit: settings.time_limit,
         }
     }
 
@@ -51,15 +51,15 @@ impl Turns {
         self.most.saturating_sub(self.all.available_permits())
     }
 
-    /// Waits for a turn of the key `key` of `app`.
+    /// Waits for a turn of the key `key` of `app`, which has `share`.
     ///
     /// # Errors
     /// `too_many_requests` with a time to wait.
-    pub(crate) async fn take(&self, app: &AppId, key: &Name, door: Door) -> Result<Turn, ApiError> {
+    pub(crate) async fn take(&self, app: &AppId, key: &Name, share: Share, door: Door) -> Result<Turn, ApiError> {
         let deadline = Instant::now() + self.queue_wait;
-        let of_key = self.of_key(app, key);
+        let of_key = self.of_key(app, key, share.concurrent);
         let of_key = self.permit(&of_key, deadline).await.ok_or_else(|| {
-            busy(&format!("{} queries of this key are running, which is the most at once", self.most_per_key))
+            busy(&format!("as many queries of this key are running as may at once, {}", share.concurrent))
         })?;
         let of_all = self.permit(&self.all, deadline).await;
         let of_all =
@@ -69,20 +69,25 @@ impl Turns {
             door,
             clock: Arc::clone(&self.clock),
             started: self.clock.monotonic(),
-            deadline: Instant::now() + self.time_limit,
-            limit: self.time_limit,
+            deadline: Instant::now() + share.time,
+            limit: share.time,
             outcome: Outcome::Abandoned,
             _permits: [of_key, of_all],
         })
     }
 
-    fn of_key(&self, app: &AppId, key: &Name) -> Arc<Semaphore> {
+    /// The turns of a key. When their number has changed they are new, and those that run do not count.
+    fn of_key(&self, app: &AppId, key: &Name, most: usize) -> Arc<Semaphore> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.len() >= MAX_KEYS {
-            keys.retain(|_, turns| Arc::strong_count(turns) > 1);
+            keys.retain(|_, (_, turns)| Arc::strong_count(turns) > 1);
         }
-        let turns = keys.entry((app.clone(), key.clone()));
-        Arc::clone(turns.or_insert_with(|| Arc::new(Semaphore::new(self.most_per_key))))
+        let new = || (most, Arc::new(Semaphore::new(most)));
+        let of_key = keys.entry((app.clone(), key.clone())).or_insert_with(new);
+        if of_key.0 != most {
+            *of_key = new();
+        }
+        Arc::clone(&of_key.1)
     }
 
     /// A permit at once or, if there is room to wait, until `deadline`.
@@ -170,10 +175,11 @@ impl Drop for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bigpeer_chassis::KeyLimits;
     use bigpeer_types::ManualClock;
 
-    fn turns(settings: SqlSettings) -> Turns {
-        Turns::new(&settings, Arc::new(ManualClock::new(0)))
+    fn turns(settings: SqlSettings) -> (Turns, Share) {
+        (Turns::new(&settings, Arc::new(ManualClock::new(0))), Share::new(&settings, KeyLimits::default()))
     }
 
     fn key(name: &str) -> Name {
@@ -182,39 +188,46 @@ mod tests {
 
     #[tokio::test]
     async fn one_key_does_not_take_every_turn() {
-        let turns = turns(SqlSettings {
+        let (turns, share) = turns(SqlSettings {
             max_concurrent: 3,
             max_concurrent_per_key: 2,
             queue_wait: Duration::ZERO,
             ..SqlSettings::default()
         });
         let app = AppId::new("a").unwrap();
-        let first = turns.take(&app, &key("greedy"), Door::Postgres).await.unwrap();
-        let _second = turns.take(&app, &key("greedy"), Door::Postgres).await.unwrap();
-        let refused = turns.take(&app, &key("greedy"), Door::Postgres).await.unwrap_err();
+        let first = turns.take(&app, &key("greedy"), share, Door::Postgres).await.unwrap();
+        let _second = turns.take(&app, &key("greedy"), share, Door::Postgres).await.unwrap();
+        let refused = turns.take(&app, &key("greedy"), share, Door::Postgres).await.unwrap_err();
         assert!(refused.message.contains("of this key") && refused.retry_after_secs.is_some());
-        let _third = turns.take(&app, &key("modest"), Door::Postgres).await.unwrap();
-        assert!(turns.take(&AppId::new("b").unwrap(), &key("greedy"), Door::Postgres).await.is_err());
+        let modest = turns.take(&app, &key("modest"), share, Door::Postgres).await.unwrap();
+        assert!(turns.take(&AppId::new("b").unwrap(), &key("greedy"), share, Door::Postgres).await.is_err());
         assert_eq!(turns.running(), 3);
         drop(first);
         assert_eq!(turns.running(), 2);
-        assert!(turns.take(&app, &key("greedy"), Door::Postgres).await.is_ok());
+        let third = turns.take(&app, &key("greedy"), share, Door::Postgres).await;
+        assert!(third.is_ok());
+        // A key's number changes.
+        let one = Share { concurrent: 1, ..share };
+        drop((third, modest));
+        let _one = turns.take(&app, &key("modest"), one, Door::Postgres).await.unwrap();
+        let refused = turns.take(&app, &key("modest"), one, Door::Postgres).await.unwrap_err();
+        assert!(refused.message.contains("at once, 1"), "{}", refused.message);
     }
 
     #[tokio::test]
     async fn who_waits_gets_the_next_turn_and_the_queue_is_bounded() {
-        let turns = turns(SqlSettings {
+        let (turns, share) = turns(SqlSettings {
             max_concurrent: 1,
             max_waiting: 1,
             queue_wait: Duration::from_secs(600),
             ..SqlSettings::default()
         });
         let app = AppId::new("a").unwrap();
-        let first = turns.take(&app, &key("k"), Door::Postgres).await.unwrap();
+        let first = turns.take(&app, &key("k"), share, Door::Postgres).await.unwrap();
         let name = key("k");
-        let mut waiting = Box::pin(turns.take(&app, &name, Door::Postgres));
+        let mut waiting = Box::pin(turns.take(&app, &name, share, Door::Postgres));
         assert!(futures::poll!(&mut waiting).is_pending());
-        let refused = turns.take(&app, &key("other"), Door::Postgres).await.unwrap_err();
+        let refused = turns.take(&app, &key("other"), share, Door::Postgres).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::TooManyRequests);
         drop(first);
         drop(waiting.await.unwrap());

@@ -28,7 +28,7 @@ async fn world() -> World {
         Catalogue::open(Arc::new(MemoryLog::new()), Arc::clone(&clock) as _, Arc::new(RandomIds)).await.unwrap();
     catalogue.create_tenant(&name("t")).await.unwrap();
     let app = catalogue.create_app(&name("t"), &name("a")).await.unwrap().id;
-    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None };
+    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
     let (_, secret) = catalogue.put_api_key(&app, &name("k"), spec).await.unwrap();
     World { clock, catalogue, app, key: secret.unwrap().expose().to_owned() }
 }

@@ -17,7 +17,7 @@ mod system;
 mod token;
 
 pub use authenticate::{Principal, TokenAge, bearer};
-pub use catalogue::{ApiKey, ApiKeySpec, App, Catalogue, CatalogueError, Name, NameError, Tenant};
+pub use catalogue::{ApiKey, ApiKeySpec, App, Catalogue, CatalogueError, KeyLimits, Name, NameError, Tenant};
 pub use conflict::{collection_key, conflict_key};
 pub use error::{ApiError, ErrorCode, Position};
 pub use health::Health;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use bigpeer_chassis::{ApiKeySpec, KeyLimits, Permissions};
 use bigpeer_sql::{Spill, SqlSettings};
 use object_store::memory::InMemory;
 use serde_json::{Value, json};
 
-use crate::world::{World, small_sql, small_tables};
+use crate::world::{World, add_key_of, small_sql, small_tables};
 
 async fn limited(settings: SqlSettings) -> World {
     World::with(Arc::new(InMemory::new()), small_tables(), settings).await
@@ -104,6 +105,28 @@ async fn a_query_that_reads_too_much_fails_and_the_next_one_works() {
     assert_eq!(world.context.running(), 0);
     assert_eq!(world.rows("SELECT n FROM c WHERE _id = 7").await, json!([{"n": 7}]));
     assert_eq!(world.rows("SELECT count(*) AS n FROM c").await, json!([{"n": 2_000}]), "from metadata");
+}
+
+#[tokio::test]
+async fn a_key_may_have_less_than_others() {
+    let mut world = limited(small_sql()).await;
+    let documents: Vec<_> =
+        (0..2_000).map(|n| ("c", json!(n), Some(json!({"text": format!("{n} of many words {}", n * 7919)})))).collect();
+    world.write(&documents).await;
+    world.flush().await;
+    let everything = "SELECT max(reverse(text)) AS m FROM c";
+    assert_eq!(world.rows(everything).await.as_array().unwrap().len(), 1);
+    let limits = KeyLimits { sql_scan_bytes: Some(6_000), sql_memory_bytes: Some(1 << 20), ..KeyLimits::default() };
+    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits };
+    let less = add_key_of(&world.catalogue, &world.app, "less", spec).await;
+    let all = std::mem::replace(&mut world.key, less);
+    for (query, part) in [(everything, "reads more than 6000 bytes"), (BIG, "more memory")] {
+        let (status, error) = world.error(query).await;
+        assert_eq!((status, error["error"]["code"].as_str()), (413, Some("too_large")), "{query}");
+        assert!(error["error"]["message"].as_str().unwrap().contains(part), "{query}: {error}");
+    }
+    world.key = all;
+    assert_eq!(world.rows(everything).await.as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

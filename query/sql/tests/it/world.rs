@@ -246,7 +246,10 @@ async fn add_app(catalogue: &Catalogue, name: &str) -> (AppId, String) {
 }
 
 pub(crate) async fn add_key(catalogue: &Catalogue, app: &AppId, name: &str, permissions: Permissions) -> String {
-    let spec = ApiKeySpec { permissions, expires_at_ms: None };
+    add_key_of(catalogue, app, name, ApiKeySpec { permissions, expires_at_ms: None, limits: Default::default() }).await
+}
+
+pub(crate) async fn add_key_of(catalogue: &Catalogue, app: &AppId, name: &str, spec: ApiKeySpec) -> String {
     let mut changes = catalogue.changes();
     let (_, secret) = catalogue.put_api_key(app, &name.parse().unwrap(), spec).await.unwrap();
     let key = secret.unwrap().expose().to_owned();

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json as Answer, Router};
-use bigpeer_chassis::{ApiError, ApiKey, ApiKeySpec, App, Catalogue, ErrorCode, Json, Name, Permissions};
+use bigpeer_chassis::{ApiError, ApiKey, ApiKeySpec, App, Catalogue, ErrorCode, Json, KeyLimits, Name, Permissions};
 use bigpeer_types::AppId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -38,6 +38,8 @@ struct KeyRequest {
     /// Milliseconds since the epoch.
     #[serde(default)]
     expires_at: Option<u64>,
+    #[serde(default)]
+    limits: KeyLimits,
 }
 
 #[derive(Serialize)]
@@ -46,6 +48,7 @@ struct KeyAnswer {
     prefix: String,
     permissions: Permissions,
     expires_at: Option<u64>,
+    limits: KeyLimits,
     created_at: u64,
     /// The secret: in the first answer only.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,6 +62,7 @@ impl KeyAnswer {
             prefix: of.prefix,
             permissions: of.permissions,
             expires_at: of.expires_at_ms,
+            limits: of.limits,
             created_at: of.created_ms,
             key,
         }
@@ -161,7 +165,8 @@ async fn put_api_key(
     let Json(request) = Json::<KeyRequest>::parse(&body)?;
     // A rule that cannot be understood is refused here, where someone can repair it.
     request.permissions.check().map_err(|message| ApiError::new(ErrorCode::BadRequest, message))?;
-    let spec = ApiKeySpec { permissions: request.permissions, expires_at_ms: request.expires_at };
+    let spec =
+        ApiKeySpec { permissions: request.permissions, expires_at_ms: request.expires_at, limits: request.limits };
     let (stored, secret) = context.catalogue.put_api_key(&app, &key, spec).await?;
     let status = if secret.is_some() { StatusCode::CREATED } else { StatusCode::OK };
     let secret = secret.map(|secret| secret.expose().to_owned());

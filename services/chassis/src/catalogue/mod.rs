@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 pub use keys::{Key, Name, NameError};
 use records::{Admin, AppName, Sites, TokenKey};
-pub use records::{ApiKey, ApiKeySpec, App, Tenant};
+pub use records::{ApiKey, ApiKeySpec, App, KeyLimits, Tenant};
 pub(crate) use view::View;
 
 use crate::secret::{self, Secret};
@@ -239,8 +239,8 @@ impl Catalogue {
         self.get(&key).await?.ok_or(CatalogueError::NotFound { what: "app", name: named.app.to_string() })
     }
 
-    /// Makes the app's API key of that name; the secret is in this answer only. If the key exists its permissions and end
-    /// become those given, and there is no secret in the answer.
+    /// Makes the app's API key of that name; the secret is in this answer only. If the key exists its permissions, end
+    /// and limits become those given, and there is no secret in the answer.
     ///
     /// # Errors
     /// When there is no such app, or the log does not take it.
@@ -260,14 +260,18 @@ impl Catalogue {
             hash: secret::hash(secret.expose()),
             permissions: spec.permissions,
             expires_at_ms: spec.expires_at_ms,
+            limits: spec.limits,
             created_ms: self.clock.now_ms(),
         };
         let stored = self
             .change(&Key::ApiKey(app.clone(), name.clone()), Vec::new(), |old: Option<&ApiKey>| match old {
                 None => new.clone(),
-                Some(old) => {
-                    ApiKey { permissions: new.permissions.clone(), expires_at_ms: new.expires_at_ms, ..old.clone() }
-                }
+                Some(old) => ApiKey {
+                    permissions: new.permissions.clone(),
+                    expires_at_ms: new.expires_at_ms,
+                    limits: new.limits,
+                    ..old.clone()
+                },
             })
             .await?;
         let is_mine = stored.hash == new.hash;

@@ -42,6 +42,26 @@ pub struct ApiKeySpec {
     pub permissions: Permissions,
     /// When it ends, in milliseconds since the epoch; never, without.
     pub expires_at_ms: Option<u64>,
+    /// What it may use.
+    pub limits: KeyLimits,
+}
+
+/// What a key may use, where that is less than what the server allows any key. Of what is not named the server decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyLimits {
+    /// SQL queries at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sql_queries: Option<u32>,
+    /// Seconds that a SQL query may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sql_time_secs: Option<u32>,
+    /// Bytes of memory for sorts, joins and groups of a SQL query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sql_memory_bytes: Option<u64>,
+    /// Bytes of stored data that a SQL query may read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sql_scan_bytes: Option<u64>,
 }
 
 /// An API key at rest: everything but the secret.
@@ -58,6 +78,9 @@ pub struct ApiKey {
     pub permissions: Permissions,
     /// When it ends, in milliseconds since the epoch; never, without.
     pub expires_at_ms: Option<u64>,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: KeyLimits,
     /// When it was made, in milliseconds since the epoch.
     pub created_ms: u64,
 }

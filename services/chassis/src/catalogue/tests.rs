@@ -34,7 +34,7 @@ async fn world() -> World {
 
 impl World {
     async fn key(&self, text: &str, expires_at_ms: Option<u64>) -> (ApiKey, Secret) {
-        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms };
+        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms, limits: Default::default() };
         let (key, secret) = self.catalogue.put_api_key(&self.app.id, &name(text), spec).await.unwrap();
         (key, secret.unwrap())
     }
@@ -51,7 +51,11 @@ async fn only_hashes_are_stored_and_a_secret_is_shown_once() {
     let world = world().await;
     let (key, secret) = world.key("ci", None).await;
     let admin = world.catalogue.create_admin(&name("root")).await.unwrap().unwrap();
-    let spec = ApiKeySpec { permissions: Permissions::read_only(), expires_at_ms: Some(2_000_000) };
+    let spec = ApiKeySpec {
+        permissions: Permissions::read_only(),
+        expires_at_ms: Some(2_000_000),
+        limits: Default::default(),
+    };
     let (again, second) = world.catalogue.put_api_key(&world.app.id, &name("ci"), spec).await.unwrap();
     assert_eq!((second, again.prefix, again.expires_at_ms), (None, key.prefix, Some(2_000_000)));
     assert_eq!(again.permissions, Permissions::read_only());
