@@ -147,7 +147,8 @@ def postgres_refuses(world):
     with world.connect(autocommit=True) as connection:
         fails(lambda: connection.execute("DROP TABLE flights"), "only queries")
         fails(lambda: connection.execute("INSERT INTO flights VALUES (1)"), "only queries")
-        fails(lambda: connection.execute("COPY flights TO STDOUT"), "only queries")
+        fails(lambda: connection.execute("COPY flights TO '/tmp/flights.csv'"), "only queries")
+        fails(lambda: connection.execute("COPY flights TO STDOUT"), "STDOUT")
         error = fails(lambda: connection.execute("SELECT *\nFORM flights"), "FORM")
         assert error.diag.statement_position is not None
         fails(lambda: connection.execute("SELECT * FROM elsewhere"), "elsewhere")
@@ -276,10 +277,23 @@ def keys_hold(world):
         assert connection.execute("SELECT relname FROM pg_class").fetchall() == [("flights",)]
 
 
-def make_key(world, admin, name, permissions):
+@check
+def keys_have_limits(world):
+    admin, permissions = world.server.credentials["admin_token"], {"qlVersion": 1, "read": {"everything": True}}
+    key = make_key(world, admin, "brief", permissions, limits={"sql_time_secs": 1})
+    assert key, "no key was made"
+    with world.connect(key=key, autocommit=True) as connection:
+        endless = "SELECT count(*) FROM generate_series(1, 1000000000000) WHERE value % 7 = 8"
+        error = fails(lambda: connection.execute(endless), "longer than 1 s")
+        assert error.sqlstate == "57014", error.sqlstate
+        assert connection.execute("SELECT 1").fetchone() == (1,), "the next one works"
+    assert make_key(world, admin, "unknown", permissions, limits={"sql_nonsense": 1}) is None
+
+
+def make_key(world, admin, name, permissions, **more):
     done = subprocess.run(
         ["curl", "-s", "-X", "PUT", "-H", f"Authorization: Bearer {admin}", "-H", "Content-Type: application/json",
-         "-d", json.dumps({"permissions": permissions}), f"{world.server.url}/admin/v1/apps/{world.app}/api-keys/{name}"],
+         "-d", json.dumps({"permissions": permissions, **more}), f"{world.server.url}/admin/v1/apps/{world.app}/api-keys/{name}"],
         capture_output=True, text=True,
     )
     try:

@@ -28,7 +28,7 @@ use crate::objects::NoStores;
 use crate::params::Params;
 use crate::settings::{Share, Spill, SqlSettings};
 use crate::table::CollectionTable;
-use crate::{json, metrics, params, statement};
+use crate::{json, metrics, params, postgres, statement};
 
 /// Stack of the thread that plans a query. Only what is used of it costs memory.
 const PLANNER_STACK_BYTES: usize = 64 << 20;
@@ -294,6 +294,9 @@ fn template(settings: &SqlSettings, runtime: Arc<RuntimeEnv>, language: Language
     planners.insert(0, json::planner());
     let mut scalars = SessionStateDefaults::default_scalar_functions();
     scalars.extend(json::functions());
+    if language == Language::Postgres {
+        scalars.extend(postgres::functions());
+    }
     SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)

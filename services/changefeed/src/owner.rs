@@ -181,6 +181,7 @@ impl Owner {
     }
 
     /// Delivers until something changes.
+    #[allow(clippy::too_many_lines, reason = "one select over everything that can happen")]
     async fn deliver(&self, held: &Held) -> Result<Ended, FeedError> {
         let mut entries = self.registry.watch();
         let mut catalogue = self.context.catalogue.changes();

@@ -1,9 +1,11 @@
 //! What is known to have no rows: tables of `pg_catalog` and `information_schema` about things that an app does not have. A
 //! query without rows for that reason becomes one without tables, so that nothing else in it need be understood.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArguments, GroupByExpr, Join, JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr,
-    SetOperator, TableFactor, TableWithJoins,
+    SetOperator, TableFactor, TableWithJoins, Visit, Visitor,
 };
 
 use super::catalog::FILLED;
@@ -115,17 +117,38 @@ fn is_empty_select(select: &Select) -> bool {
         GroupByExpr::Expressions(by, modifiers) => !by.is_empty() && modifiers.is_empty(),
     };
     // Without groups, an aggregate has a row about nothing.
-    let one_row = !grouped && (select.having.is_some() || select.projection.iter().any(aggregates));
+    let one_row = !grouped && (select.having.is_some() || aggregates(&select.projection));
     !one_row && select.from.iter().any(is_empty_join)
 }
 
-fn aggregates(item: &SelectItem) -> bool {
-    let text = match item {
-        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => expr.to_string(),
-        _ => return false,
-    };
-    let text = text.to_ascii_lowercase();
-    AGGREGATES.iter().any(|name| text.contains(&format!("{name}(")))
+/// Whether `items` have an aggregate of their own; those of subqueries are of other rows.
+pub(super) fn aggregates(items: &Vec<SelectItem>) -> bool {
+    struct Aggregates {
+        queries: usize,
+    }
+    impl Visitor for Aggregates {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            self.queries += 1;
+            ControlFlow::Continue(())
+        }
+
+        fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            self.queries -= 1;
+            ControlFlow::Continue(())
+        }
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+            let name = parts(&function.name).pop().unwrap_or_default();
+            if self.queries == 0 && AGGREGATES.contains(&name.as_str()) {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    items.visit(&mut Aggregates { queries: 0 }).is_break()
 }
 
 fn is_empty_join(tables: &TableWithJoins) -> bool {

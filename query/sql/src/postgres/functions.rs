@@ -1,6 +1,13 @@
 //! Functions of PostgreSQL that clients ask with: what each is in an app, as SQL that the planner knows. Nearly all are
 //! constants: there is one schema to search, everything in it is visible, and nothing has a definition.
 
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array};
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+
 use super::catalog::{OWNER, oid_of};
 use super::types::ALL;
 
@@ -63,6 +70,7 @@ pub(super) fn sql(app: &str, name: &str, arguments: &[String]) -> Option<String>
         "set_config" => arguments.get(1)?.clone(),
         "current_setting" => setting(first?),
         "to_regclass" => regclass(first?),
+        "to_regtype" => regtype(first?),
         "format_type" => format_type(first?),
         "obj_description"
         | "col_description"
@@ -109,20 +117,51 @@ fn setting(name: &str) -> String {
 
 /// The number of the table that a text names: as it is, qualified, or quoted. Numbers and other expressions stay.
 pub(super) fn regclass(argument: &str) -> String {
+    if argument.starts_with('$') {
+        return format!("{NUMBER_OF}(CAST({argument} AS VARCHAR))");
+    }
     let Some(text) = argument.strip_prefix('\'').and_then(|text| text.strip_suffix('\'')) else {
         return format!("CAST({argument} AS BIGINT)");
     };
-    if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-        return format!("CAST({text} AS BIGINT)");
+    format!("CAST({} AS BIGINT)", number_of(&text.replace("''", "'")))
+}
+
+/// The function that is what [`regclass`] is, for a value that is not known yet.
+const NUMBER_OF: &str = "bigpeer_regclass";
+
+/// Functions that the planner has for clients of PostgreSQL only.
+pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
+    let number = |args: &[ColumnarValue]| {
+        let columns = ColumnarValue::values_to_arrays(args)?;
+        let names = columns.iter().filter_map(|column| column.as_string_opt::<i32>()).flatten();
+        let numbers: ArrayRef = Arc::new(names.map(|name| name.map(number_of)).collect::<Int64Array>());
+        match args {
+            [ColumnarValue::Scalar(_)] => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&numbers, 0)?)),
+            _ => Ok(ColumnarValue::Array(numbers)),
+        }
+    };
+    let number = create_udf(NUMBER_OF, vec![DataType::Utf8], DataType::Int64, Volatility::Immutable, Arc::new(number));
+    vec![Arc::new(number)]
+}
+
+/// The number of the table of this name; of a number itself.
+fn number_of(name: &str) -> i64 {
+    if let Ok(number) = name.parse() {
+        return number;
     }
-    let name = text.replace("''", "'");
-    let name = name.strip_prefix("public.").or_else(|| name.strip_prefix("\"public\".")).unwrap_or(&name);
+    let name = name.strip_prefix("public.").or_else(|| name.strip_prefix("\"public\".")).unwrap_or(name);
     let name = name.strip_prefix("pg_catalog.").unwrap_or(name);
     let name = match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
         Some(name) => name.replace("\"\"", "\""),
         None => name.to_owned(),
     };
-    format!("CAST({} AS BIGINT)", oid_of(&name))
+    oid_of(&name)
+}
+
+/// The number of the type that an expression names; none when there is no such type.
+fn regtype(name: &str) -> String {
+    let cases: String = ALL.iter().map(|known| format!(" WHEN {} THEN {}", quoted(known.name), known.oid)).collect();
+    format!("CAST(CASE CAST({name} AS VARCHAR){cases} END AS BIGINT)")
 }
 
 fn format_type(oid: &str) -> String {
@@ -142,6 +181,8 @@ mod tests {
         }
         assert_eq!(regclass("'17'"), "CAST(17 AS BIGINT)");
         assert_eq!(regclass("c.oid"), "CAST(c.oid AS BIGINT)");
+        assert_eq!(regclass("$1"), "bigpeer_regclass(CAST($1 AS VARCHAR))");
+        assert_eq!(number_of("public.\"flights\""), number_of("flights"));
     }
 
     #[test]

@@ -13,5 +13,6 @@ mod rewrite;
 mod types;
 
 pub(crate) use catalog::PgCatalog;
+pub(crate) use functions::functions;
 pub(crate) use rewrite::rewrite;
 pub use types::{PgType, pg_type};

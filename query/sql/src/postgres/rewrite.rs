@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-    ObjectName, Query, TableFactor, Value, VisitMut, VisitorMut,
+    ArrayElemTypeDef, BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr,
+    Ident, ObjectName, Query, SelectItem, SetExpr, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
 use super::catalog::{FILLED, namespace_of};
-use super::empty::{EMPTY, in_place_of, is_empty, parts, takes_nothing};
+use super::empty::{EMPTY, aggregates, in_place_of, is_empty, parts, takes_nothing};
 use super::{functions, types};
 
 /// Rewrites `statement` for the database `app`.
@@ -107,6 +107,10 @@ impl VisitorMut for Rewriter<'_> {
                     *expr = Expr::InList { expr: left.clone(), list, negated: false };
                 }
             }
+            Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+                unescape(pattern, escape_char);
+            }
+            Expr::Subquery(query) => one_row(query),
             // Functions that are written like columns.
             Expr::Identifier(name) if name.quote_style.is_none() && functions::is_bare(&name.value) => {
                 if let Some(text) = functions::sql(self.app, &name.value.to_ascii_lowercase(), &[]) {
@@ -218,9 +222,38 @@ fn plain_type(name: &str) -> DataType {
     }
 }
 
-/// The elements of `'{a,b}'`, perhaps cast to an array.
+/// A pattern with an escape character of its own, in terms of the backslash. What is escaped twice is not looked for.
+fn unescape(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
+    let Some(Value::SingleQuotedString(character)) = escape.as_ref().map(|escape| &escape.value) else { return };
+    if character != "\\" && character.chars().count() == 1 {
+        let character = functions::quoted(character);
+        replace(pattern, &format!("replace(replace({pattern}, '\\', '\\\\'), {character}, '\\')"));
+        *escape = None;
+    }
+}
+
+/// A subquery as a value, about one thing in the catalogue: the planner wants it said that it has one row.
+fn one_row(query: &mut Query) {
+    let plain = query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none();
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let ungrouped = matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
+    let of_catalogue = select.from.iter().all(|from| {
+        from.joins.is_empty()
+            && matches!(&from.relation, TableFactor::Table { name, .. } if parts(name).first().is_some_and(|schema| schema == "pg_catalog"))
+    });
+    if !plain || !ungrouped || !of_catalogue || select.having.is_some() || aggregates(&select.projection) {
+        return;
+    }
+    if let [SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }] = select.projection.as_mut_slice() {
+        let text = format!("max({expr})");
+        replace(expr, &text);
+    }
+}
+
+/// The elements of an array, or of `'{a,b}'`, perhaps cast to one.
 fn array_literal(expr: &Expr) -> Option<Vec<Expr>> {
     let text = match expr {
+        Expr::Array(array) => return Some(array.elem.clone()),
         Expr::Cast { expr, .. } | Expr::Nested(expr) => return array_literal(expr),
         Expr::Value(value) => match &value.value {
             Value::SingleQuotedString(text) => text,

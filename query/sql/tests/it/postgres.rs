@@ -180,6 +180,10 @@ async fn names_and_functions_are_those_of_postgresql() {
     assert!(one("pg_catalog.version()").await.as_str().unwrap().starts_with("PostgreSQL 16"));
     assert_eq!(one("'public' = ANY (current_schemas(false))").await, true);
     assert_eq!(one("pg_catalog.format_type(23, -1)").await, "integer");
+    assert_eq!(one("(SELECT typname FROM pg_type WHERE oid = to_regtype('int4'))").await, "int4");
+    assert_eq!(one("to_regtype('hstore')").await, Value::Null);
+    assert_eq!(one("'pg_x' LIKE 'pg/_' || '%' ESCAPE '/'").await, true);
+    assert_eq!(one("'pgax' LIKE 'pg/_' || '%' ESCAPE '/'").await, false);
     assert_eq!(one("has_table_privilege('flights', 'INSERT')").await, false);
     assert_eq!(one("(SELECT count(*) FROM pg_class WHERE oid = 'flights'::regclass)").await, 1);
     assert_eq!(one("(SELECT count(*) FROM public.flights)").await, 1);
@@ -204,6 +208,10 @@ async fn parameters_without_types_take_those_of_the_query() {
     let user = world.context.user(world.app.as_str(), &world.key).unwrap();
     let question = Question { language: Language::Postgres, ..Question::new(by_id, Door::Postgres) };
     let described = world.context.describe(&user, question).await.unwrap();
+    let of_table = "SELECT relname FROM pg_class WHERE oid = $1::regclass";
+    for name in ["flights", "public.flights"] {
+        assert_eq!(ask(of_table, vec![text(name)]).await.unwrap(), json!([{"relname": "flights"}]), "{name}");
+    }
     let types: Vec<String> =
         described.parameters.iter().map(|(name, kind)| format!("{name} {}", kind.as_ref().unwrap())).collect();
     assert_eq!(types, ["$1 Int64", "$2 Float64", "$3 Utf8View"]);

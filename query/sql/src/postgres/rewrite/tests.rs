@@ -19,6 +19,16 @@ fn words_of_postgresql_become_the_planners() {
         ("SELECT a OPERATOR(pg_catalog.~) 'b' COLLATE pg_catalog.default", "SELECT a ~ 'b'"),
         ("SELECT pg_catalog.lower(x)", "SELECT lower(x)"),
         ("SELECT x::pg_catalog.text, y::name", "SELECT x::VARCHAR, y::VARCHAR"),
+        ("SELECT k = ANY (ARRAY['r', 'p']) FROM c", "SELECT k IN ('r', 'p') FROM c"),
+        (
+            "SELECT x LIKE 'pg/_%' ESCAPE '/' FROM c",
+            "SELECT x LIKE (replace(replace('pg/_%', '\\', '\\\\'), '/', '\\')) FROM c",
+        ),
+        (
+            "SELECT (SELECT typlen FROM pg_type WHERE oid = x) FROM c",
+            "SELECT (SELECT (max(typlen)) FROM pg_catalog.pg_type WHERE oid = x) FROM c",
+        ),
+        ("SELECT (SELECT y FROM d) FROM c", "SELECT (SELECT y FROM d) FROM c"),
         ("SELECT k = ANY ('{r,p}'::\"char\"[]) FROM c", "SELECT k IN ('r', 'p') FROM c"),
         ("SELECT 'int8'::regtype", "SELECT (CAST(20 AS BIGINT))"),
         ("SELECT current_database()", "SELECT ('app')"),
@@ -38,6 +48,10 @@ fn what_can_have_no_rows_is_not_planned() {
             "SELECT NULL AS \"polname\", NULL AS \"?column?\" WHERE false",
         ),
         ("SELECT a AS x FROM pg_class c, pg_inherits i", "SELECT NULL AS \"x\" WHERE false"),
+        (
+            "SELECT a, (SELECT string_agg(b, ',') FROM c) FROM pg_publication p",
+            "SELECT NULL AS \"a\", NULL AS \"?column?\" WHERE false",
+        ),
         ("SELECT a FROM pg_class c JOIN pg_index i ON c.oid = i.indrelid", "SELECT NULL AS \"a\" WHERE false"),
         ("SELECT a FROM pg_publication UNION SELECT b FROM pg_publication_rel", "SELECT NULL AS \"a\" WHERE false"),
         (
@@ -58,6 +72,6 @@ fn what_may_have_rows_is_planned() {
         "SELECT a FROM c UNION SELECT b FROM pg_catalog.pg_index",
     ] {
         let text = rewritten(text);
-        assert!(text.contains(" FROM c") || text.contains("count(*)"), "{text}");
+        assert!(!text.contains("WHERE false"), "{text}");
     }
 }

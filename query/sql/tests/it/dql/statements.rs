@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{evaluated, from_columns, plan};
+use super::{evaluated, from_columns, plan, same_rows};
 use crate::world::World;
 
 async fn world() -> World {
@@ -32,8 +32,7 @@ async fn how(world: &World, statement: &str, strict: bool) -> &'static str {
     let plan = plan(statement, strict).unwrap_or_else(|error| panic!("{statement}: {error}"));
     let expected = evaluated(world, plan.clone(), None).unwrap();
     let Some((how, rows)) = from_columns(world, &columns, plan).await else { return "not" };
-    let equal = rows.len() == expected.len() && rows.iter().zip(&expected).all(|(a, b)| super::same(a, b));
-    assert!(equal, "{statement}: {rows:?}, not {expected:?}");
+    assert!(same_rows(how, &rows, &expected), "{statement}: {rows:?}, not {expected:?}");
     how
 }
 
