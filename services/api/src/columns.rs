@@ -63,8 +63,9 @@ pub(crate) async fn find(
 ) -> Result<Option<Found>, ApiError> {
     let collection = plan.collection();
     let (Some(columns), Some(wanted)) = (of(session, view, collection), plan.by_columns()) else { return Ok(None) };
-    // Documents are looked at before they are shown; groups of them cannot be.
-    let checked = matches!(wanted.wanted, ByColumnsWanted::Documents);
+    // Documents are looked at before they are shown; groups of them cannot be, and the first of all of them are not the first
+    // of those that the caller may see.
+    let checked = matches!(wanted.wanted, ByColumnsWanted::Documents) && plan.first_by().is_none();
     if !checked && !matches!(readable, Allowed::Everything) {
         return Ok(None);
     }

@@ -101,6 +101,9 @@ async fn a_key_for_parts_of_a_collection_gets_no_groups_of_all_of_it() {
         world.new_key(&world.app, "part", Permissions { ql_version: 1, read: part, ..Permissions::default() }).await;
     let rows = world.run_as(&key, "SELECT COUNT(*) AS n FROM c", json!({})).await.1;
     assert_eq!((&rows["items"], lying.0.load(Ordering::Relaxed)), (&json!([{"n": 2}]), 0));
+    // The first of all documents are not the first of this key's.
+    let rows = world.run_as(&key, "SELECT _id FROM c ORDER BY x, _id LIMIT 1", json!({})).await.1;
+    assert_eq!((&rows["items"], lying.0.load(Ordering::Relaxed)), (&json!([{"_id": 2}]), 0));
     // The document that columns found is not this key's.
     let rows = world.run_as(&key, "SELECT * FROM c WHERE x > 0", json!({})).await.1;
     assert_eq!((&rows["items"], lying.0.load(Ordering::Relaxed)), (&json!([]), 1));
