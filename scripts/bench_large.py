@@ -6,19 +6,19 @@ import argparse
 import http.client
 import json
 import math
-import os
+import shutil
 import statistics
-import subprocess
 import sys
 import time
 
 import duckdb
 import flights
-from bench import ROOT, Report, current_segments, machine, measure_lines
+from bench import ROOT, Report, duck_over, machine, measure_lines, medians_ms
 from running_server import Server
 
 FLIGHTS = 336_776
-RUNS = 9
+# How often each query runs.
+TIMES_EACH = 9
 
 # Each runs as it stands in SQL here and in DuckDB; results are compared.
 QUERIES = {
@@ -83,17 +83,6 @@ class Asker:
         return self.post("api/v5/store/execute", {"statement": statement})["items"]
 
 
-def medians_ms(*runs):
-    """The median time of each, taken in turns."""
-    times = [[] for _ in runs]
-    for _ in range(RUNS):
-        for run, taken in zip(runs, times):
-            begun = time.perf_counter()
-            run()
-            taken.append((time.perf_counter() - begun) * 1000)
-    return [statistics.median(taken) for taken in times]
-
-
 def same(ours, theirs):
     """Rows of ours (objects) and of DuckDB (tuples), in the same order."""
     if len(ours) != len(theirs):
@@ -106,22 +95,12 @@ def same(ours, theirs):
     return True
 
 
-def duck_over(server):
-    duck = duckdb.connect()
-    duck.execute(f"SET threads = {os.cpu_count()}")
-    tables = server.data_dir / "objects" / "apps" / server.credentials["app"] / "tables"
-    for name in ("airlines", "flights"):
-        files = [str(path) for path in current_segments(tables / name)]
-        duck.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({files!r})")
-    return duck
-
-
 def measure_queries(asker, duck, report, what, target, compare):
     ratios = []
     for name, query in QUERIES.items():
         if compare and not same(asker.sql(query), duck.execute(query).fetchall()):
             sys.exit(f"{name}: the answers differ")
-        mine, theirs = medians_ms(lambda query=query: asker.sql(query), lambda query=query: duck.execute(query).fetchall())
+        mine, theirs = medians_ms(lambda query=query: asker.sql(query), lambda query=query: duck.execute(query).fetchall(), times_each=TIMES_EACH)
         ratios.append(mine / theirs)
         beside = f"{mine:.1f} ms over HTTP, DuckDB {theirs:.1f} ms"
         if name == "count":
@@ -130,7 +109,7 @@ def measure_queries(asker, duck, report, what, target, compare):
     mean = statistics.geometric_mean(ratios)
     report.add(f"ten queries, {what}, geometric mean", mean, "of DuckDB", f"target ≤ {target}: {'met' if mean <= target else 'MISSED'}")
     for name, (statement, query) in DQL.items():
-        mine, theirs = medians_ms(lambda: asker.dql(statement), lambda: asker.sql(query))
+        mine, theirs = medians_ms(lambda: asker.dql(statement), lambda: asker.sql(query), times_each=TIMES_EACH)
         report.add(f"{name}, {what}", mine, "ms", f"as SQL {theirs:.1f} ms")
 
 
@@ -178,7 +157,7 @@ def main():
     with Server(folder, "--flush-after-secs", "3600") as server:
         measure(server, options.times, report)
     if not options.keep:
-        subprocess.run(["rm", "-r", str(folder)], check=True)
+        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -239,18 +239,24 @@ impl<'a> Editor<'a> {
         root
     }
 
-    /// Marks the map that `path` leads into, so that it stays when its last key goes.
+    /// Marks the map that `path` leads into, so that it stays when its last key goes; and when what goes was what made it, or
+    /// a map around it, newer than something else that stands in the same place.
     fn keep_map(&self, root: &mut Node, path: &[&str], stamp: Stamp) {
         let Some((_, outer)) = path.split_last() else { return };
         let mut seen = Some(&self.current.root);
         let mut delta = root;
+        let mut is_contested = false;
         for key in outer {
             seen = seen.and_then(|node| node.child(key));
+            is_contested |= seen.is_some_and(|node| {
+                let is_value = node.register.as_ref().is_some_and(|register| !register.is_marker());
+                is_value || !node.counter().is_empty() || node.attached().is_some()
+            });
             let map = &mut delta.rest_mut().map;
             let Some((_, child)) = map.iter_mut().find(|(probe, _)| probe.as_ref() == *key) else { return };
             delta = child;
         }
-        if seen.is_some_and(|node| !node.register.as_ref().is_some_and(crate::node::Register::is_marker)) {
+        if is_contested || seen.is_some_and(|node| node.register.is_none()) {
             delta.register = Some(Node::marker(stamp));
         }
     }

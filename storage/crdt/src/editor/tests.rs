@@ -207,6 +207,18 @@ fn what_a_field_was_does_not_come_back_when_its_type_changes_twice() {
 }
 
 #[test]
+fn a_map_stays_a_map_when_the_key_goes_that_made_it_newer_than_a_concurrent_counter() {
+    let (mut a, mut b) = two(json!({}));
+    a.edit(5, |editor| editor.set(&["b", "b"], value(json!({})), ObjectMode::Map).unwrap());
+    b.edit(10, |editor| editor.increment(&["b"], 7).unwrap());
+    a.edit(20, |editor| editor.increment(&["b", "b", "c"], 1).unwrap());
+    assert_eq!(sync(&mut a, &mut b), json!({"b": {"b": {"c": 1}}}));
+    a.edit(30, |editor| editor.unset(&["b", "b", "c"]).unwrap());
+    assert_eq!(a.json(), json!({"b": {"b": {}}}), "removing a field removes nothing else");
+    assert_eq!(sync(&mut a, &mut b), json!({"b": {"b": {}}}));
+}
+
+#[test]
 fn a_counter_within_an_object_in_a_register_makes_it_a_map() {
     let mut a = Site::new(1);
     let json = json!({"o": {"k": 1, "in": {"n": 4, "m": 2}}});
