@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bigpeer_chassis::{Access, Rule};
 use bigpeer_crdt::{DocId, Document};
-use bigpeer_dql::{Mode, Params, Plan, SelectPlan, parse};
-use bigpeer_types::{CollectionName, RandomIds};
+use bigpeer_dql::SelectPlan;
+use bigpeer_types::CollectionName;
 
 /// Which documents of one collection.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ impl Allowed {
         match access.on(collection) {
             Rule::Everything if access.everything || !collection.is_system() => Self::Everything,
             Rule::AnyOf(conditions) if !collection.is_system() => {
-                let plans: Vec<_> = conditions.iter().filter_map(|condition| plan(condition)).collect();
+                let plans: Vec<_> = conditions.iter().filter_map(|condition| plan(collection, condition)).collect();
                 if plans.is_empty() { Self::Nothing } else { Self::AnyOf(Arc::new(plans)) }
             }
             Rule::Everything | Rule::AnyOf(_) | Rule::Nothing => Self::Nothing,
@@ -40,13 +40,9 @@ impl Allowed {
 }
 
 /// A rule that cannot be understood allows nothing.
-fn plan(condition: &str) -> Option<SelectPlan> {
-    // Which collection is named does not matter: only the condition is asked.
-    let plan = parse(&format!("SELECT * FROM c WHERE {condition}"))
-        .and_then(|statement| statement.bind(&Params::default(), Mode { strict: false }, &RandomIds));
-    match plan {
-        Ok(Plan::Select(plan)) => Some(plan),
-        Ok(_) => None,
+fn plan(collection: &CollectionName, condition: &str) -> Option<SelectPlan> {
+    match SelectPlan::of_condition(collection, condition) {
+        Ok(plan) => Some(plan),
         Err(error) => {
             tracing::warn!(%error, "a permission rule cannot be understood; it allows nothing");
             None
@@ -69,9 +65,22 @@ mod tests {
             "d": ["true) OR (true"]}}"#;
         assert!(matches!(allowed(some, "a"), Allowed::AnyOf(_)));
         assert!(matches!(allowed(some, "b"), Allowed::Everything));
-        for name in ["c", "other", "__rejections", "__devices"] {
+        for name in ["c", "d", "other", "__rejections", "__devices"] {
             assert!(matches!(allowed(some, name), Allowed::Nothing), "{name}");
         }
         assert!(matches!(allowed(r#"{"everything": true}"#, "__rejections"), Allowed::Everything));
+    }
+
+    #[test]
+    fn a_rule_may_name_fields_by_their_collection() {
+        let Allowed::AnyOf(plans) = allowed(r#"{"queriesByCollection": {"cars": ["cars.hidden IS MISSING"]}}"#, "cars")
+        else {
+            panic!("not a part");
+        };
+        assert_eq!(plans.first().map(SelectPlan::canonical), plan_of("hidden IS MISSING"));
+    }
+
+    fn plan_of(condition: &str) -> Option<String> {
+        plan(&CollectionName::new("cars").unwrap(), condition).map(|plan| plan.canonical())
     }
 }

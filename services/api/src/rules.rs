@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use bigpeer_chassis::{Access, ApiError, ErrorCode, Rule};
 use bigpeer_crdt::{DocId, Document};
-use bigpeer_dql::{Mode, Params, Plan, SelectPlan, parse};
-use bigpeer_types::{CollectionName, IdGenerator};
+use bigpeer_dql::SelectPlan;
+use bigpeer_types::CollectionName;
 
 use crate::statements::Recent;
 
 /// Most lists of conditions that are kept compiled, twice.
 const MAX_RULES: usize = 256;
 
-/// Conditions by their texts, compiled: what a text means never changes.
+/// Conditions by their collection and texts, compiled: what they mean never changes.
 #[derive(Debug, Default)]
-pub(crate) struct CompiledRules(Recent<Vec<String>, Arc<Vec<SelectPlan>>>);
+pub(crate) struct CompiledRules(Recent<(CollectionName, Vec<String>), Arc<Vec<SelectPlan>>>);
 
 /// Which documents of one collection.
 #[derive(Clone, Debug)]
@@ -25,13 +25,14 @@ pub(crate) enum Allowed {
 }
 
 impl CompiledRules {
-    fn compile(&self, queries: &[String], ids: &dyn IdGenerator) -> Arc<Vec<SelectPlan>> {
-        if let Some(known) = self.0.get(queries) {
+    fn compile(&self, collection: &CollectionName, queries: &[String]) -> Arc<Vec<SelectPlan>> {
+        let key = (collection.clone(), queries.to_vec());
+        if let Some(known) = self.0.get(&key) {
             return known;
         }
-        let compiled: Arc<Vec<SelectPlan>> =
-            Arc::new(queries.iter().filter_map(|query| condition(query, ids)).collect());
-        self.0.add(queries.to_vec(), Arc::clone(&compiled), MAX_RULES);
+        let plans = queries.iter().filter_map(|query| condition(collection, query));
+        let compiled: Arc<Vec<SelectPlan>> = Arc::new(plans.collect());
+        self.0.add(key, Arc::clone(&compiled), MAX_RULES);
         compiled
     }
 }
@@ -43,7 +44,6 @@ impl Allowed {
         collection: &CollectionName,
         verb: &str,
         known: &CompiledRules,
-        ids: &dyn IdGenerator,
     ) -> Result<Self, ApiError> {
         match access.on(collection) {
             Rule::Everything => Ok(Self::Everything),
@@ -51,7 +51,7 @@ impl Allowed {
                 let message = format!("this key may not {verb} the collection '{collection}'");
                 Err(ApiError::new(ErrorCode::Forbidden, message))
             }
-            Rule::AnyOf(queries) => Ok(Self::AnyOf(known.compile(queries, ids))),
+            Rule::AnyOf(queries) => Ok(Self::AnyOf(known.compile(collection, queries))),
         }
     }
 
@@ -73,13 +73,9 @@ pub(crate) fn may_see(access: &Access, collection: &CollectionName) -> Option<bo
 }
 
 /// A rule that cannot be understood allows nothing.
-fn condition(query: &str, ids: &dyn IdGenerator) -> Option<SelectPlan> {
-    // Which collection is named does not matter: only the condition is asked.
-    let compiled = parse(&format!("SELECT * FROM c WHERE {query}"))
-        .and_then(|statement| statement.bind(&Params::default(), Mode { strict: false }, ids));
-    match compiled {
-        Ok(Plan::Select(plan)) => Some(plan),
-        Ok(_) => None,
+fn condition(collection: &CollectionName, query: &str) -> Option<SelectPlan> {
+    match SelectPlan::of_condition(collection, query) {
+        Ok(plan) => Some(plan),
         Err(error) => {
             tracing::warn!(%error, "a permission rule cannot be understood; it allows nothing");
             None

@@ -149,7 +149,7 @@ impl Session<'_> {
             let message = format!("'{collection}' is the server's own; nobody else writes to it");
             return Err(ApiError::new(ErrorCode::Forbidden, message));
         }
-        let writable = Allowed::compile(&self.permissions.write, &collection, "write", &self.api.rules, self.ids())?;
+        let writable = Allowed::compile(&self.permissions.write, &collection, "write", &self.api.rules)?;
         let mut mutation = self.mutation(view, plan, writer).await?;
         check_rights(&mutation, view, &writable).await?;
         if last {
@@ -172,7 +172,7 @@ impl Session<'_> {
     }
 
     fn readable(&self, collection: &CollectionName) -> Result<Arc<Allowed>, ApiError> {
-        Allowed::compile(&self.permissions.read, collection, "read", &self.api.rules, self.ids()).map(Arc::new)
+        Allowed::compile(&self.permissions.read, collection, "read", &self.api.rules).map(Arc::new)
     }
 
     async fn select(self, view: &mut View, plan: Plan) -> Result<Answer, ApiError> {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bigpeer_chassis::{Access, Rule};
 use bigpeer_crdt::{DocId, Document, FieldCondition, MapView, Object, Value, Visible};
-use bigpeer_dql::{Mode, Plan, SelectPlan, parse};
-use bigpeer_types::{CollectionName, IdGenerator, RandomIds};
+use bigpeer_dql::SelectPlan;
+use bigpeer_types::CollectionName;
 use serde::{Deserialize, Serialize};
 
 use crate::paths::{self, Path};
@@ -117,8 +117,10 @@ impl Lens {
         }
         let mut compiled: BTreeMap<CollectionName, Compiled> = BTreeMap::new();
         for source in sources {
-            let plan = source.query.as_deref().map(|query| condition(&source.collection, query)).transpose();
-            let plan = plan.map_err(|reason| format!("the query of the source '{}': {reason}", source.collection))?;
+            let plan = source.query.as_deref().map(|query| SelectPlan::of_condition(&source.collection, query));
+            let plan = plan.transpose();
+            let plan =
+                plan.map_err(|error| format!("the query of the source '{}': {}", source.collection, error.message))?;
             let parse = |texts: &[String], what: &str| {
                 let paths: Result<Vec<Path>, String> = texts.iter().map(|text| paths::parse(text)).collect();
                 paths.map_err(|reason| format!("{what} of the source '{}': {reason}", source.collection))
@@ -245,9 +247,9 @@ impl Lens {
             Rule::Everything => Allowed::Everything,
             Rule::Nothing => Allowed::Nothing,
             // Conditions that cannot be understood allow nothing; they are checked when a key is made.
-            Rule::AnyOf(rules) => {
-                Allowed::AnyOf(rules.iter().filter_map(|rule| condition(collection, rule).ok()).collect())
-            }
+            Rule::AnyOf(rules) => Allowed::AnyOf(
+                rules.iter().filter_map(|rule| SelectPlan::of_condition(collection, rule).ok()).collect(),
+            ),
         };
         let allowed = Arc::new(allowed);
         rules.insert(collection.clone(), Arc::clone(&allowed));
@@ -262,19 +264,6 @@ impl Allowed {
             Self::Everything => document.is_visible(),
             Self::Nothing => false,
             Self::AnyOf(plans) => plans.iter().any(|plan| plan.matches(id, document)),
-        }
-    }
-}
-
-/// A condition in DQL, as a plan.
-fn condition(collection: &CollectionName, condition: &str) -> Result<SelectPlan, String> {
-    let text = format!("SELECT * FROM `{}` WHERE {condition}", collection.as_str().replace('`', "``"));
-    let ids: &dyn IdGenerator = &RandomIds;
-    let plan = parse(&text).and_then(|statement| statement.bind(&Object::default(), Mode::default(), ids));
-    match plan.map_err(|error| error.message)? {
-        Plan::Select(plan) => plan.is_subscription().map(|()| plan).map_err(|error| error.message),
-        Plan::Insert(_) | Plan::Update(_) | Plan::Delete(_) | Plan::Evict(_) | Plan::Explain(_) => {
-            Err("it is not a condition".to_owned())
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bigpeer_chassis::{Access, Permissions, Rule};
 use bigpeer_crdt::{DocId, Document, Object};
 use bigpeer_dql::{Mode, Plan, SelectPlan, parse};
-use bigpeer_types::{CollectionName, IdGenerator, RandomIds};
+use bigpeer_types::{CollectionName, RandomIds};
 
 /// What is allowed in one collection.
 #[derive(Clone, Debug)]
@@ -97,11 +97,10 @@ fn compile(collection: &CollectionName, conditions: &[String]) -> Allowed {
 }
 
 fn plan(collection: &CollectionName, condition: &str) -> Option<SelectPlan> {
-    let text = format!("SELECT * FROM `{}` WHERE {condition}", collection.as_str().replace('`', "``"));
-    match bind(&text, &Object::default()) {
+    match SelectPlan::of_condition(collection, condition) {
         Ok(plan) => Some(plan),
-        Err(reason) => {
-            tracing::warn!(%reason, "a condition of a permission cannot be understood; it allows nothing");
+        Err(error) => {
+            tracing::warn!(%error, "a condition of a permission cannot be understood; it allows nothing");
             None
         }
     }
@@ -112,15 +111,6 @@ fn plan(collection: &CollectionName, condition: &str) -> Option<SelectPlan> {
 /// # Errors
 /// Says where it is wrong.
 pub(crate) fn bind(text: &str, arguments: &Object) -> Result<SelectPlan, String> {
-    let ids: &dyn IdGenerator = &RandomIds;
-    let plan = parse(text).and_then(|statement| statement.bind(arguments, Mode::default(), ids));
-    match plan.map_err(|error| error.to_string())? {
-        Plan::Select(plan) => match plan.is_subscription() {
-            Ok(()) => Ok(plan),
-            Err(error) => Err(error.to_string()),
-        },
-        Plan::Insert(_) | Plan::Update(_) | Plan::Delete(_) | Plan::Evict(_) | Plan::Explain(_) => {
-            Err("only SELECT * FROM collection [WHERE condition] can be subscribed to".to_owned())
-        }
-    }
+    let plan = parse(text).and_then(|statement| statement.bind(arguments, Mode::default(), &RandomIds));
+    plan.and_then(Plan::into_subscription).map_err(|error| error.to_string())
 }

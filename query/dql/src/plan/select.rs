@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bigpeer_crdt::{ConditionOp, DocId, Document, FieldCondition, Object, Value};
-use bigpeer_types::CollectionName;
+use bigpeer_types::{CollectionName, RandomIds};
 
 use super::bind::{Binder, count};
 use super::join::{JoinPlan, Stage, Wanted};
@@ -21,6 +21,7 @@ use crate::eval::compile::{Compiler, Sources};
 use crate::eval::node::Node;
 use crate::eval::schema::Schema;
 use crate::eval::{Env, Row, Truth, full_tank};
+use crate::parser::parse;
 
 /// A SELECT ready to run.
 #[derive(Clone, Debug)]
@@ -85,6 +86,16 @@ impl SelectPlan {
         let (limit, offset) = bounds(&select.order)?;
         let descending = select.order.by.iter().map(|term| term.descending).collect();
         Ok(Self { target, bound: select, projector, order, descending, limit, offset, grouping, joins, profile: false })
+    }
+
+    /// The documents of `collection` for which the condition `text` holds: what permissions and filters are written in. It
+    /// means what it would after WHERE, names that begin with the collection's included.
+    ///
+    /// # Errors
+    /// Says what is wrong with `text`.
+    pub fn of_condition(collection: &CollectionName, text: &str) -> Result<Self, DqlError> {
+        let statement = format!("SELECT * FROM `{}` WHERE {text}", collection.as_str().replace('`', "``"));
+        parse(&statement)?.bind(&Params::default(), Mode::default(), &RandomIds)?.into_subscription()
     }
 
     /// The collection.

@@ -357,6 +357,20 @@ async fn permissions_hold_for_reading_and_writing() {
 }
 
 #[tokio::test]
+async fn a_rule_may_name_fields_by_their_collection() {
+    let world = world(short()).await;
+    world.ok("INSERT INTO cars DOCUMENTS ({'_id': 1}), ({'_id': 2, 'hidden': true})", json!({})).await;
+    let read = Access {
+        everything: false,
+        queries_by_collection: BTreeMap::from([("cars".to_owned(), vec!["cars.hidden IS MISSING".to_owned()])]),
+    };
+    let some = Permissions { ql_version: 1, read, ..Permissions::default() };
+    let some = world.new_key(&world.app, "some", some).await;
+    let seen = world.run_as(&some, "SELECT _id FROM cars", json!({})).await.1;
+    assert_eq!(seen["items"], json!([{"_id": 1}]));
+}
+
+#[tokio::test]
 async fn limits_are_answered_clearly() {
     let world = world(ApiSettings { max_answer_bytes: 2000, ..short() }).await;
     let long = format!("SELECT * FROM cars WHERE a = '{}'", "x".repeat(300_000));
