@@ -7,10 +7,11 @@
 
 use std::sync::Arc;
 
-use bigpeer_log::{AppendEntry, AppendError, AppendOutcome, TransactionLog};
+use bigpeer_log::{AppendEntry, TransactionLog};
 use bigpeer_types::AppId;
 use tokio::sync::mpsc;
 
+use crate::hub::SessionQueue;
 use crate::metrics;
 
 /// Most bytes in one append.
@@ -20,14 +21,12 @@ const BATCH_ENTRIES: usize = 4096;
 /// Most jobs that wait.
 const WAITING_JOBS: usize = 4096;
 
-/// Where outcomes go: one call per job, in the order of the entries, or the error that the append ended with.
-pub(crate) type Replies = mpsc::UnboundedSender<Result<Vec<AppendOutcome>, AppendError>>;
-
 /// Transactions of one session, in order.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) entries: Vec<AppendEntry>,
-    pub(crate) replies: Replies,
+    /// Where the outcomes go, all of the job at once.
+    pub(crate) session: Arc<SessionQueue>,
 }
 
 /// Takes jobs; the task behind it ends when the last of these is dropped.
@@ -69,24 +68,24 @@ async fn run(app: AppId, log: Arc<dyn TransactionLog>, mut waiting: mpsc::Receiv
 
 async fn append(app: &AppId, log: &dyn TransactionLog, jobs: Vec<Job>, count: usize) {
     let mut entries = Vec::with_capacity(count);
-    let mut repliers = Vec::with_capacity(jobs.len());
+    let mut sessions = Vec::with_capacity(jobs.len());
     for job in jobs {
-        repliers.push((job.entries.len(), job.replies));
+        sessions.push((job.entries.len(), job.session));
         entries.extend(job.entries);
     }
-    // A session that is gone does not read its replies: nothing to do about it.
+    // A session that is gone does not look: nothing to do about it.
     match log.append(app, entries).await {
         Ok(outcomes) => {
             metrics::appended(count);
             let mut outcomes = outcomes.into_iter();
-            for (entries, replies) in repliers {
-                let _ = replies.send(Ok(outcomes.by_ref().take(entries).collect()));
+            for (entries, session) in sessions {
+                session.answer(Ok(outcomes.by_ref().take(entries).collect()));
             }
         }
         Err(error) => {
             tracing::warn!(%error, "an append failed; the sessions that pushed are closed, and will push again");
-            for (_, replies) in repliers {
-                let _ = replies.send(Err(error.clone()));
+            for (_, session) in sessions {
+                session.answer(Err(error.clone()));
             }
         }
     }

@@ -4,14 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use bigpeer_chassis::Shutdown;
+use bigpeer_chassis::{Name, Permissions};
 use bigpeer_log::TransactionLog;
 use bigpeer_tables::DocumentStore;
 use bigpeer_types::{AppId, SiteId};
 
 use crate::appender::Appender;
+use crate::budget::Budget;
 use crate::devices::Device;
-use crate::hub::Hub;
+use crate::hub::{Hub, SessionQueue};
+use crate::rules::Rules;
 
 /// The apps that have sessions.
 #[derive(Debug, Default)]
@@ -25,7 +27,9 @@ pub(crate) struct App {
     pub(crate) hub: Hub,
     pub(crate) appender: Appender,
     /// The session of each site that is connected.
-    sites: Mutex<BTreeMap<SiteId, (u64, Shutdown)>>,
+    sites: Mutex<BTreeMap<SiteId, Arc<SessionQueue>>>,
+    /// What each key allows, while a session has it: sessions with equal permissions share it.
+    rules: Mutex<BTreeMap<Name, Weak<Rules>>>,
     /// The device at the other end of each session, by the session's number.
     devices: Mutex<BTreeMap<u64, Arc<Device>>>,
 }
@@ -36,8 +40,20 @@ impl Apps {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(app).and_then(Weak::upgrade)
     }
 
+    /// Wakes every session.
+    pub(crate) fn wake_all(&self) {
+        let apps: Vec<Arc<App>> =
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect();
+        apps.iter().for_each(|app| app.sites().values().for_each(|queue| queue.notify()));
+    }
+
     /// The app's shared part. Needs a tokio runtime.
-    pub(crate) fn get(&self, store: &Arc<DocumentStore>, log: &Arc<dyn TransactionLog>) -> Arc<App> {
+    pub(crate) fn get(
+        &self,
+        store: &Arc<DocumentStore>,
+        log: &Arc<dyn TransactionLog>,
+        budget: &Arc<Budget>,
+    ) -> Arc<App> {
         let id = store.app();
         let mut apps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(app) = apps.get(id).and_then(Weak::upgrade).filter(|app| Arc::ptr_eq(&app.store, store)) {
@@ -46,9 +62,10 @@ impl Apps {
         let app = Arc::new(App {
             id: id.clone(),
             store: Arc::clone(store),
-            hub: Hub::spawn(Arc::clone(store)),
+            hub: Hub::spawn(Arc::clone(store), Arc::clone(budget)),
             appender: Appender::spawn(id.clone(), Arc::clone(log)),
             sites: Mutex::default(),
+            rules: Mutex::default(),
             devices: Mutex::default(),
         });
         apps.retain(|_, app| app.strong_count() > 0);
@@ -76,24 +93,35 @@ impl App {
         self.devices().values().cloned().collect()
     }
 
-    fn sites(&self) -> MutexGuard<'_, BTreeMap<SiteId, (u64, Shutdown)>> {
+    fn sites(&self) -> MutexGuard<'_, BTreeMap<SiteId, Arc<SessionQueue>>> {
         self.sites.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that `session` is the site's; an older one is told to end by its token.
-    pub(crate) fn enter(&self, site: SiteId, session: u64) -> Shutdown {
-        let replaced = Shutdown::new();
-        if let Some((_, older)) = self.sites().insert(site, (session, replaced.clone())) {
-            older.cancel();
+    /// Notes that this session is the site's; an older one is told to end.
+    pub(crate) fn enter(&self, session: &Arc<SessionQueue>) {
+        if let Some(older) = self.sites().insert(session.site(), Arc::clone(session)) {
+            older.replace();
         }
-        replaced
     }
 
     /// Forgets the session, unless a newer one is there.
-    pub(crate) fn leave(&self, site: SiteId, session: u64) {
+    pub(crate) fn leave(&self, session: &SessionQueue) {
         let mut sites = self.sites();
-        if sites.get(&site).is_some_and(|(current, _)| *current == session) {
-            sites.remove(&site);
+        if sites.get(&session.site()).is_some_and(|current| current.number() == session.number()) {
+            sites.remove(&session.site());
         }
+    }
+
+    /// The permissions that a key has, compiled; shared with other sessions of the key.
+    pub(crate) fn rules(&self, key: &Name, permissions: Permissions) -> Arc<Rules> {
+        let mut all = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.get(key).and_then(Weak::upgrade);
+        if let Some(known) = known.filter(|known| *known.permissions() == permissions) {
+            return known;
+        }
+        let rules = Arc::new(Rules::new(permissions));
+        all.retain(|_, rules| rules.strong_count() > 0);
+        all.insert(key.clone(), Arc::downgrade(&rules));
+        rules
     }
 }

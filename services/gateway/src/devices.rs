@@ -96,6 +96,11 @@ impl Device {
         })
     }
 
+    /// The session's name.
+    pub(crate) fn session(&self) -> &str {
+        &self.session
+    }
+
     /// A frame of so many bytes came from it.
     pub(crate) fn received(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);

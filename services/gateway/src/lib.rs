@@ -12,11 +12,13 @@
 //! are documents of a system collection, written under the rejected transaction's own number ([`rejections`]).
 //!
 //! # Memory
-//! A session's queue of live changes is bounded: when it is full the session is put back to catching up from its cursor.
-//! Pages are made when the peer has credit and the socket takes them, one at a time.
+//! A session's queue of live changes is bounded: when it is full the session is put back to catching up from its cursor. So
+//! are the queues of all sessions together ([`budget`]). Pages are made when the peer has credit and the socket takes them, one
+//! at a time. A session that is idle holds no buffers: docs/decisions/idle-sessions-hold-no-buffers.md says what it costs.
 
 mod appender;
 mod apps;
+mod budget;
 mod check;
 mod devices;
 mod hub;
@@ -26,6 +28,7 @@ mod rules;
 mod session;
 mod settings;
 mod socket;
+mod websocket;
 
 use std::sync::Arc;
 

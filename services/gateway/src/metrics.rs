@@ -88,3 +88,14 @@ pub(crate) fn cold_batch() {
 pub(crate) fn resync() {
     metrics::counter!("bigpeer_gateway_resyncs_total").increment(1);
 }
+
+/// So many bytes of documents wait for sessions, in the whole process.
+pub(crate) fn waiting_bytes(bytes: usize) {
+    let bytes = u32::try_from(bytes >> 10).map_or(f64::from(u32::MAX), f64::from) * 1024.0;
+    metrics::gauge!("bigpeer_gateway_waiting_bytes").set(bytes);
+}
+
+/// A session lost what waited for it, because too much waited in the whole process.
+pub(crate) fn relieved() {
+    metrics::counter!("bigpeer_gateway_relieved_total").increment(1);
+}

@@ -32,6 +32,9 @@ pub struct GatewaySettings {
     pub max_push_bytes_in_flight: u64,
     /// Most bytes of live changes that wait for one session; beyond, it catches up from a snapshot instead.
     pub queue_bytes: usize,
+    /// Most bytes of documents that wait for all sessions together; beyond, those that wait for most catch up from a snapshot
+    /// instead.
+    pub max_waiting_bytes: usize,
     /// How far ahead of this clock a stamp may be, in milliseconds.
     pub max_clock_ahead_ms: u64,
     /// Whether frames are compressed for peers that understand it.
@@ -55,6 +58,7 @@ impl Default for GatewaySettings {
             max_pushes_in_flight: 1024,
             max_push_bytes_in_flight: 2 * MAX_TRANSACTION_BYTES as u64,
             queue_bytes: 4 << 20,
+            max_waiting_bytes: 512 << 20,
             max_clock_ahead_ms: MAX_CLOCK_AHEAD_MS,
             compress: true,
             drain_timeout: Duration::from_secs(5),

@@ -1,24 +1,18 @@
 //! The HTTP side: turns a request into a WebSocket, and hands it to a session.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once, Weak};
 
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
-use bigpeer_chassis::{ApiError, ErrorCode, app_of};
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use bigpeer_chassis::{ApiError, ErrorCode, Shutdown, app_of};
 use bigpeer_protocol::SUBPROTOCOL;
-use bigpeer_types::limits::MAX_FRAME_BYTES;
 use tokio::sync::Semaphore;
 
 use crate::apps::Apps;
+use crate::budget::Budget;
+use crate::websocket::Upgrade;
 use crate::{GatewayContext, metrics, session};
-
-/// Bytes that are gathered before the socket is written to.
-const WRITE_BUFFER_BYTES: usize = 16 << 10;
-/// Bytes read at once: sessions are many and mostly idle.
-const READ_BUFFER_BYTES: usize = 4 << 10;
 
 /// What all sessions of the process share.
 pub(crate) struct Gateway {
@@ -28,8 +22,16 @@ pub(crate) struct Gateway {
     pub(crate) admissions: Semaphore,
     /// Catch-ups that read at once.
     pub(crate) turns: Arc<Semaphore>,
+    /// Of what waits for all sessions.
+    pub(crate) budget: Arc<Budget>,
+    /// Grows when the catalogue has changed: tokens may allow something else.
+    catalogue: AtomicU64,
     slots: Arc<Semaphore>,
     sessions: AtomicU64,
+    /// Begins to watch what concerns all sessions.
+    watch: Once,
+    /// Ends that.
+    gone: Shutdown,
 }
 
 impl Gateway {
@@ -39,11 +41,53 @@ impl Gateway {
         Self {
             admissions: semaphore(settings.max_admissions),
             turns: Arc::new(semaphore(settings.max_catch_ups)),
+            budget: Budget::new(settings.max_waiting_bytes),
+            catalogue: AtomicU64::new(0),
             slots: Arc::new(semaphore(settings.max_sessions)),
             apps: Apps::default(),
             sessions: AtomicU64::new(0),
+            watch: Once::new(),
+            gone: Shutdown::new(),
             context,
         }
+    }
+
+    /// A number that is another one when the catalogue has changed.
+    pub(crate) fn catalogue(&self) -> u64 {
+        self.catalogue.load(Ordering::Acquire)
+    }
+
+    /// Wakes all sessions when the catalogue changes, and when the process shuts down: one task waits for it, not each
+    /// session.
+    fn watch(self: &Arc<Self>) {
+        self.watch.call_once(|| {
+            let (gateway, mut changes) = (Arc::downgrade(self), self.context.catalogue.changes());
+            let (shutdown, gone) = (self.context.shutdown.clone(), self.gone.clone());
+            tokio::spawn(async move {
+                let mut draining = false;
+                loop {
+                    let changed = tokio::select! {
+                        biased;
+                        () = gone.cancelled() => return,
+                        () = shutdown.cancelled(), if !draining => None,
+                        changed = changes.changed() => Some(changed),
+                    };
+                    let Some(gateway) = Weak::upgrade(&gateway) else { return };
+                    match changed {
+                        Some(Ok(())) => _ = gateway.catalogue.fetch_add(1, Ordering::Release),
+                        Some(Err(_)) => return,
+                        None => draining = true,
+                    }
+                    gateway.apps.wake_all();
+                }
+            });
+        });
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.gone.cancel();
     }
 }
 
@@ -51,14 +95,13 @@ impl Gateway {
 pub(crate) async fn upgrade(
     State(gateway): State<Arc<Gateway>>,
     Path(app): Path<String>,
-    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    mut request: Request,
 ) -> Result<Response, ApiError> {
     let app = app_of(&app)?;
-    let socket = socket.map_err(|error| {
-        ApiError::new(ErrorCode::BadRequest, format!("this is a WebSocket, subprotocol {SUBPROTOCOL}: {error}"))
+    let upgrade = Upgrade::of(&mut request).map_err(|missing| {
+        ApiError::new(ErrorCode::BadRequest, format!("this is a WebSocket, subprotocol {SUBPROTOCOL}: {missing}"))
     })?;
-    let socket = socket.protocols([SUBPROTOCOL]);
-    if socket.selected_protocol().is_none() {
+    if !Upgrade::offers(request.headers(), SUBPROTOCOL) {
         return Err(ApiError::new(ErrorCode::BadRequest, format!("ask for the subprotocol {SUBPROTOCOL}")));
     }
     if gateway.context.shutdown.is_cancelled() {
@@ -68,16 +111,15 @@ pub(crate) async fn upgrade(
         metrics::turned_away();
         return Err(ApiError::new(ErrorCode::Unavailable, "too many sessions; connect again later"));
     };
+    gateway.watch();
     let number = gateway.sessions.fetch_add(1, Ordering::Relaxed);
-    let socket = socket
-        .max_message_size(MAX_FRAME_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES)
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES);
-    Ok(socket
-        .on_upgrade(move |socket| async move {
-            session::run(gateway, app, number, socket).await;
-            drop(slot);
-        })
-        .into_response())
+    let answer = upgrade.answer(SUBPROTOCOL);
+    tokio::spawn(async move {
+        if let Some(socket) = upgrade.socket().await {
+            // By itself: what has been waited for before is not kept beside it.
+            Box::pin(session::run(gateway, app, number, socket)).await;
+        }
+        drop(slot);
+    });
+    Ok(answer)
 }

@@ -161,6 +161,12 @@ impl Matchers {
         self.entries.values().flat_map(|entry| entry.listeners.iter().map(|(session, _)| *session))
     }
 
+    /// The equal one that somebody listens with.
+    pub(super) fn equal(&self, matcher: &Matcher) -> Option<Arc<Matcher>> {
+        let entry = self.by_key.get(matcher.key()).and_then(|number| self.entries.get(number))?;
+        Some(Arc::clone(&entry.matcher))
+    }
+
     pub(super) fn add(&mut self, matcher: &Arc<Matcher>, listener: Listener) {
         if let Some(entry) = self.by_key.get(matcher.key()).and_then(|number| self.entries.get_mut(number)) {
             entry.listeners.insert(listener);

@@ -14,6 +14,7 @@ use super::cache::Cache;
 use super::delivery::Delivery;
 use super::queue::SessionQueue;
 use super::{Loaded, State, Touched};
+use crate::budget::Budget;
 use crate::metrics;
 use crate::rules::{Allowed, Rules};
 
@@ -166,6 +167,7 @@ pub(super) fn deliver(
     }
     if delivered > 0 {
         metrics::delivered(delivered);
+        state.budget.relieve();
     }
     woken.into_values().collect()
 }
@@ -213,7 +215,9 @@ fn transaction(
     }
     let own = writer.and_then(|writer| {
         let rules = &state.sessions.get(&writer)?.rules;
-        own_delivery(applied, &mut shown, parts.remove(&writer).unwrap_or_default(), rules).map(|own| (writer, own))
+        let parts = parts.remove(&writer).unwrap_or_default();
+        let transaction = own_part(applied, &mut shown, parts, rules);
+        finished(transaction, applied, &state.budget).map(|own| (writer, own))
     });
     let mut shared: BTreeMap<Vec<(usize, Part)>, Option<Arc<Delivery>>> = BTreeMap::new();
     let mut deliveries = Vec::with_capacity(parts.len() + 1);
@@ -231,7 +235,7 @@ fn transaction(
                         shown.add(part, false, &mut transaction);
                     }
                 }
-                let delivery = finished(transaction, applied);
+                let delivery = finished(transaction, applied, &state.budget);
                 shared.insert(part, delivery.clone());
                 delivery
             }
@@ -243,12 +247,12 @@ fn transaction(
 }
 
 /// What the writer of a transaction gets of it: what left and what it did not know.
-fn own_delivery(
+fn own_part(
     applied: &AppliedTransaction,
     shown: &mut [Shown<'_>],
     parts: Vec<(usize, Part)>,
     rules: &Rules,
-) -> Option<Arc<Delivery>> {
+) -> pb::Transaction {
     let mut transaction = envelope(applied);
     let mut parts: BTreeMap<usize, Part> = parts.into_iter().collect();
     for (number, shown) in shown.iter_mut().enumerate() {
@@ -261,7 +265,7 @@ fn own_delivery(
             None => transaction.changes.extend(shown.answer(rules)),
         }
     }
-    finished(transaction, applied)
+    transaction
 }
 
 fn envelope(applied: &AppliedTransaction) -> pb::Transaction {
@@ -269,14 +273,18 @@ fn envelope(applied: &AppliedTransaction) -> pb::Transaction {
 }
 
 /// Nothing, if there is nothing in it.
-fn finished(mut transaction: pb::Transaction, applied: &AppliedTransaction) -> Option<Arc<Delivery>> {
+fn finished(
+    mut transaction: pb::Transaction,
+    applied: &AppliedTransaction,
+    budget: &Arc<Budget>,
+) -> Option<Arc<Delivery>> {
     if transaction.changes.is_empty() && transaction.left.is_empty() {
         return None;
     }
     if !transaction.left.is_empty() {
         transaction.clock = applied.transaction.max_hlc().to_bits();
     }
-    Some(Arc::new(Delivery::new(transaction)))
+    Some(Arc::new(Delivery::new(transaction, budget)))
 }
 
 /// A change, with what is made of it once for all sessions.

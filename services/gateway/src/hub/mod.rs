@@ -26,6 +26,7 @@ use bigpeer_types::{CollectionName, Lsn, SiteId};
 use futures::FutureExt;
 use tokio::sync::watch;
 
+use crate::budget::Budget;
 use crate::metrics;
 use crate::rules::Rules;
 use cache::Cache;
@@ -35,7 +36,7 @@ use matching::{Documents, To};
 
 pub(crate) use delivery::Delivery;
 pub(crate) use matcher::Matcher;
-pub(crate) use queue::{SessionQueue, Taken};
+pub(crate) use queue::{Outcomes, SessionQueue, Taken};
 
 /// Most bytes of changed documents that are kept in memory, estimated.
 const CACHE_BYTES: usize = 64 << 20;
@@ -56,6 +57,8 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
+    /// Of everything that waits for sessions.
+    budget: Arc<Budget>,
     /// The app where the hub stands.
     snapshot: Snapshot,
     collections: BTreeMap<CollectionName, Matchers>,
@@ -81,10 +84,11 @@ struct Session {
 pub(crate) struct NotYet;
 
 impl Hub {
-    pub(crate) fn spawn(store: Arc<DocumentStore>) -> Self {
+    pub(crate) fn spawn(store: Arc<DocumentStore>, budget: Arc<Budget>) -> Self {
         let snapshot = store.snapshot();
         let position = watch::Sender::new(snapshot.lsn());
         let state = State {
+            budget,
             snapshot,
             collections: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -114,6 +118,13 @@ impl Hub {
     /// The app where the hub stands.
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.shared.state().snapshot.clone()
+    }
+
+    /// The matcher that somebody is attached with and that is equal to this one, so that equal ones are held once; or this one.
+    pub(crate) fn shared(&self, matcher: Matcher) -> Arc<Matcher> {
+        let state = self.shared.state();
+        let known = state.collections.get(matcher.collection()).and_then(|matchers| matchers.equal(&matcher));
+        known.unwrap_or_else(|| Arc::new(matcher))
     }
 
     /// Attaches subscriptions of a session: changes after the snapshot that is answered will be queued.

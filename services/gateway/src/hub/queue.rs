@@ -1,24 +1,32 @@
-//! `SessionQueue`: live transactions that wait for one session. Bounded by bytes: when it is full the session has lagged;
-//! what is queued stays good, what comes after is in snapshots only.
+//! `SessionQueue`: what others leave for one session: live transactions, outcomes of its appends, and the word that the site
+//! has a newer session. The session waits for one thing, that there is news.
+//!
+//! Live transactions are bounded by bytes: when the queue is full the session has lagged; what is queued stays good, what comes
+//! after is in snapshots only. When too much waits in the whole process, what is queued goes, too ([`SessionQueue::drop_all`]).
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bigpeer_log::{AppendError, AppendOutcome};
 use bigpeer_types::{Lsn, SiteId};
 use tokio::sync::Notify;
 
 use super::Delivery;
+use super::delivery::OVERHEAD_BYTES;
 
-/// Memory of a queued transaction beside its encoded length, roughly.
-const OVERHEAD_BYTES: usize = 256;
+/// What became of the entries of one append, in their order; or the error that it ended with.
+pub(crate) type Outcomes = Result<Vec<AppendOutcome>, AppendError>;
 
-/// One session's queue; the hub fills it, the session empties it.
+/// One session's queue; others fill it, the session empties it.
 #[derive(Debug)]
 pub(crate) struct SessionQueue {
     number: u64,
     site: SiteId,
     max_bytes: usize,
     inner: Mutex<Inner>,
+    /// The site has opened a newer session.
+    replaced: AtomicBool,
     /// Told when there is something to look at.
     news: Notify,
 }
@@ -27,6 +35,9 @@ pub(crate) struct SessionQueue {
 struct Inner {
     transactions: VecDeque<Arc<Delivery>>,
     bytes: usize,
+    /// Everything up to here was queued before the first of `transactions`.
+    before: Lsn,
+    outcomes: VecDeque<Outcomes>,
     /// Everything up to here was queued; what comes after will be, when documents have been read.
     held: Option<Lsn>,
     /// Everything up to here was queued; what comes after was not.
@@ -43,13 +54,14 @@ pub(crate) struct Taken {
     pub(crate) emptied: bool,
     /// Everything that was queued is from here or before, if the queue is held.
     pub(crate) held: Option<Lsn>,
-    /// Set, once, with the last of a queue that was full: catch up from here.
+    /// Set with the last of a queue that was full: catch up from here, after [`SessionQueue::begin_again`].
     pub(crate) lagged_at: Option<Lsn>,
 }
 
 impl SessionQueue {
     pub(crate) fn new(number: u64, site: SiteId, max_bytes: usize) -> Self {
-        Self { number, site, max_bytes, inner: Mutex::default(), news: Notify::new() }
+        let (inner, replaced, news) = (Mutex::default(), AtomicBool::new(false), Notify::new());
+        Self { number, site, max_bytes, inner, replaced, news }
     }
 
     pub(crate) const fn number(&self) -> u64 {
@@ -76,6 +88,9 @@ impl SessionQueue {
         if inner.bytes + bytes > self.max_bytes && !inner.transactions.is_empty() {
             Self::lag(&mut inner, before);
             return false;
+        }
+        if inner.transactions.is_empty() {
+            inner.before = before;
         }
         inner.bytes += bytes;
         inner.transactions.push_back(delivery);
@@ -123,22 +138,68 @@ impl SessionQueue {
         inner.lagged_at.get_or_insert(queued.max(before));
     }
 
+    /// Drops what is queued, if anything is: the session has lagged where the first of it stood. Answers whether it was so.
+    pub(crate) fn drop_all(&self) -> bool {
+        let mut inner = self.inner();
+        if inner.transactions.is_empty() {
+            return false;
+        }
+        inner.transactions = VecDeque::new();
+        inner.bytes = 0;
+        // Not later than where it is held, and earlier than where it was full.
+        inner.held = None;
+        inner.lagged_at = Some(inner.before);
+        true
+    }
+
     /// Nothing will ever be queued again: the store has stopped.
     pub(super) fn fail(&self) {
         self.inner().failed = true;
     }
 
+    /// Leaves what became of an append, and wakes the session.
+    pub(crate) fn answer(&self, outcomes: Outcomes) {
+        self.inner().outcomes.push_back(outcomes);
+        self.notify();
+    }
+
+    /// The next append's outcomes.
+    pub(crate) fn take_outcomes(&self) -> Option<Outcomes> {
+        let mut inner = self.inner();
+        let outcomes = inner.outcomes.pop_front();
+        if inner.outcomes.is_empty() {
+            inner.outcomes = VecDeque::new();
+        }
+        outcomes
+    }
+
+    /// The site has opened a newer session; wakes this one.
+    pub(crate) fn replace(&self) {
+        self.replaced.store(true, Ordering::Release);
+        self.notify();
+    }
+
+    /// Whether the site has a newer session.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
     /// Wakes the session.
-    pub(super) fn notify(&self) {
+    pub(crate) fn notify(&self) {
         self.news.notify_one();
     }
 
-    /// Waits until the hub has queued something, or has stopped to. Cancel safe; wakes are not lost.
+    /// Waits until there is something to look at. Cancel safe; wakes are not lost.
     pub(crate) async fn news(&self) {
         self.news.notified().await;
     }
 
-    /// Whether the queue was full; until that was taken out nothing can be attached.
+    /// The session is attached to nothing any more, and knows where it lagged: it may be queued for again.
+    pub(crate) fn begin_again(&self) {
+        self.inner().lagged_at = None;
+    }
+
+    /// Whether the queue was full; until [`Self::begin_again`] nothing can be attached.
     pub(crate) fn has_lagged(&self) -> bool {
         self.inner().lagged_at.is_some()
     }
@@ -176,6 +237,7 @@ impl SessionQueue {
             let bytes = cost(&delivery);
             total += bytes;
             inner.bytes -= bytes;
+            inner.before = inner.before.max(delivery.lsn());
             taken.transactions.push(delivery);
         }
         taken.held = inner.held;
@@ -185,7 +247,7 @@ impl SessionQueue {
         }
         taken.emptied = inner.transactions.is_empty();
         if taken.emptied {
-            taken.lagged_at = inner.lagged_at.take();
+            taken.lagged_at = inner.lagged_at;
         }
         taken
     }
@@ -199,10 +261,33 @@ fn cost(delivery: &Delivery) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
     use bigpeer_protocol::pb;
 
     fn at(version: u64) -> Arc<Delivery> {
-        Arc::new(Delivery::new(pb::Transaction { lsn: Some(Lsn::new(version, 0).into()), ..Default::default() }))
+        let transaction = pb::Transaction { lsn: Some(Lsn::new(version, 0).into()), ..Default::default() };
+        Arc::new(Delivery::new(transaction, &Budget::new(usize::MAX)))
+    }
+
+    #[test]
+    fn a_queue_that_is_emptied_goes_back_to_where_its_first_transaction_stood() {
+        let queue = SessionQueue::new(1, SiteId::new(1), usize::MAX);
+        assert!(!queue.drop_all(), "nothing waits");
+        queue.push(at(5), Lsn::new(4, 0));
+        queue.push(at(6), Lsn::new(5, 0));
+        queue.push(at(9), Lsn::new(8, 0));
+        queue.hold(Lsn::new(10, 0));
+        assert_eq!(queue.take(1, Lsn::MAX).transactions.len(), 1);
+        assert!(queue.drop_all());
+        assert!(!queue.push(at(11), Lsn::new(10, 0)), "nothing is queued behind a gap");
+        let taken = queue.take(usize::MAX, Lsn::MAX);
+        assert_eq!((taken.transactions.len(), taken.emptied, taken.held), (0, true, None));
+        assert_eq!(taken.lagged_at, Some(Lsn::new(5, 0)), "up to here it was taken out");
+        assert!(!queue.push(at(12), Lsn::new(11, 0)), "not before the session is detached");
+        queue.begin_again();
+        assert!(queue.push(at(12), Lsn::new(11, 0)));
+        assert!(queue.drop_all());
+        assert_eq!(queue.take(1, Lsn::MAX).lagged_at, Some(Lsn::new(11, 0)));
     }
 
     #[test]
@@ -230,6 +315,7 @@ mod tests {
         assert_eq!((first.transactions.len(), first.emptied, first.lagged_at), (1, false, None));
         let rest = queue.take(usize::MAX, Lsn::MAX);
         assert_eq!((rest.transactions.len(), rest.emptied, rest.lagged_at), (1, true, Some(Lsn::new(8, 0))));
+        queue.begin_again();
         assert!(!queue.has_lagged() && queue.push(at(11), Lsn::new(10, 0)));
     }
 

@@ -3,15 +3,12 @@
 
 use std::sync::Arc;
 
-use axum::extract::ws::{Message, WebSocket};
 use bigpeer_chassis::{Catalogue, Name, Permissions, Principal, TokenAge};
 use bigpeer_log::ReadError;
 use bigpeer_protocol::pb::{self, CloseCode};
 use bigpeer_protocol::{Admission, GatewayEffect, GatewaySession, decode_peer_frame};
 use bigpeer_tables::TablesError;
 use bigpeer_types::{AppId, SiteId};
-use futures::StreamExt;
-use futures::stream::SplitStream;
 
 use super::Session;
 use crate::apps::App;
@@ -19,11 +16,14 @@ use crate::metrics;
 use crate::rejections::{self, Rejection};
 use crate::rules::Rules;
 use crate::socket::Gateway;
+use crate::websocket::{Incoming, WebSocket};
 
 /// A peer that may come in.
 pub(super) struct Admitted {
     pub(super) app: Arc<App>,
     pub(super) rules: Arc<Rules>,
+    /// The catalogue that `rules` were looked up in.
+    pub(super) catalogue: u64,
     pub(super) token: String,
     pub(super) admission: Admission,
     /// The name of the key that the peer logged in with, and what the peer says about its device.
@@ -42,16 +42,16 @@ pub(super) async fn handshake(
     app: &AppId,
     number: u64,
     machine: &mut GatewaySession,
-    stream: &mut SplitStream<WebSocket>,
+    socket: &mut WebSocket,
 ) -> Result<Admitted, pb::Close> {
     loop {
         let message = tokio::select! {
             biased;
             () = gateway.context.shutdown.cancelled() => return Err(super::going_away(number)),
-            message = stream.next() => message,
+            message = socket.receive(machine.max_frame_bytes()) => message,
         };
         let effects = match message {
-            Some(Ok(Message::Binary(bytes))) => {
+            Some(Ok(Incoming::Message(bytes))) => {
                 metrics::received(bytes.len());
                 match decode_peer_frame(bytes, machine.max_frame_bytes()) {
                     Ok(framed) => machine.receive(framed.message),
@@ -61,12 +61,12 @@ pub(super) async fn handshake(
                     }
                 }
             }
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-            Some(Ok(Message::Text(_)) | Err(_)) => {
+            Some(Ok(Incoming::Ping(_) | Incoming::Pong)) => continue,
+            Some(Err(violation)) => {
                 metrics::malformed_frame();
-                return Err(pb::Close::new(CloseCode::CloseProtocolError, "the first message must be a Hello"));
+                super::refused_frame(machine, violation)
             }
-            Some(Ok(Message::Close(_))) | None => {
+            Some(Ok(Incoming::Close)) | None => {
                 return Err(pb::Close::new(CloseCode::CloseDone, "the connection ended"));
             }
         };
@@ -93,14 +93,16 @@ pub(super) async fn handshake(
 
 async fn admit(gateway: &Gateway, app: &AppId, number: u64, hello: pb::Hello) -> Result<Admitted, pb::Close> {
     let context = &gateway.context;
+    // Before the token is looked at: what changes later is looked at again.
+    let catalogue = gateway.catalogue();
     let (site, user, permissions, expires_at_ms) = authenticate(&context.catalogue, app, &hello.access_token)?;
     if site.get() != hello.site {
         return Err(pb::Close::new(CloseCode::CloseForeignSite, "the access token was given to another site"));
     }
     let store = context.stores.store(app);
     let store = store.ok_or_else(|| pb::Close::new(CloseCode::CloseUnavailable, "the app is not served here now"))?;
-    let app = gateway.apps.get(&store, &context.log);
-    let rules = Arc::new(Rules::new(permissions));
+    let app = gateway.apps.get(&store, &context.log, &gateway.budget);
+    let rules = app.rules(&user, permissions);
     let last_seq = context.log.last_seq(&app.id, site).await.map_err(|error| log_unavailable(&error))?;
     // After the site's last transaction: what is told of it is true at this position.
     let head = context.log.head(&app.id).await.map_err(|error| log_unavailable(&error))?;
@@ -128,7 +130,7 @@ async fn admit(gateway: &Gateway, app: &AppId, number: u64, hello: pb::Hello) ->
         permissions_json: serde_json::to_string(rules.permissions()).unwrap_or_default(),
         compress: context.settings.compress,
     };
-    Ok(Admitted { app, rules, token: hello.access_token, admission, user, device: hello.device, rejections })
+    Ok(Admitted { app, rules, catalogue, token: hello.access_token, admission, user, device: hello.device, rejections })
 }
 
 /// Whose token it is, what it allows and when it ends.
@@ -167,10 +169,10 @@ impl Session {
             Ok((site, ..)) if site != self.machine.site() => {
                 self.end(CloseCode::CloseForeignSite, "the access token was given to another site");
             }
-            Ok((_, _, permissions, expires_at_ms)) => {
+            Ok((_, key, permissions, expires_at_ms)) => {
                 self.token = token;
                 self.expires_at_ms = expires_at_ms;
-                self.put_in_force(permissions);
+                self.put_in_force(&key, permissions);
             }
             Err(close) => self.end(close.code(), &close.message),
         }
@@ -179,16 +181,16 @@ impl Session {
     /// The catalogue has changed: what the token allows may have, too.
     pub(super) fn permissions_changed(&mut self) {
         match authenticate(&self.gateway.context.catalogue, &self.app.id, &self.token) {
-            Ok((_, _, permissions, _)) => self.put_in_force(permissions),
+            Ok((_, key, permissions, _)) => self.put_in_force(&key, permissions),
             Err(close) if close.code() == CloseCode::CloseTokenExpired => self.end(close.code(), &close.message),
             Err(_) => self.end(CloseCode::CloseAccessRevoked, "access was revoked"),
         }
     }
 
-    fn put_in_force(&mut self, permissions: Permissions) {
+    fn put_in_force(&mut self, key: &Name, permissions: Permissions) {
         if permissions != *self.rules.permissions() {
-            self.rules = Arc::new(Rules::new(permissions));
-            self.app.hub.set_rules(self.number, &self.rules);
+            self.rules = self.app.rules(key, permissions);
+            self.app.hub.set_rules(self.queue.number(), &self.rules);
             self.rules_changed();
         }
     }

@@ -16,21 +16,15 @@ mod turn;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use bigpeer_chassis::Shutdown;
-use bigpeer_log::{AppendError, AppendOutcome};
 use bigpeer_protocol::pb::{self, CloseCode};
-use bigpeer_protocol::{GatewayEffect, GatewaySession, decode_peer_frame, encode_frame};
+use bigpeer_protocol::{FrameError, GatewayEffect, GatewaySession, decode_peer_frame, encode_frame};
 use bigpeer_tables::TablesError;
 use bigpeer_types::{AppId, Lsn};
-use bytes::Bytes;
-use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt, StreamExt};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Duration, Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use crate::apps::App;
 use crate::devices::Device;
@@ -38,6 +32,7 @@ use crate::hub::{Matcher, SessionQueue};
 use crate::metrics;
 use crate::rules::Rules;
 use crate::socket::Gateway;
+use crate::websocket::{Incoming, Violation, WebSocket};
 use catch_up::{CatchUp, Member};
 use outbox::Outbox;
 use pace::Pace;
@@ -53,12 +48,12 @@ const MAX_WAITING_ANSWERS: usize = 256;
 struct Session {
     gateway: Arc<Gateway>,
     app: Arc<App>,
-    number: u64,
-    name: String,
     machine: GatewaySession,
     rules: Arc<Rules>,
     token: String,
     expires_at_ms: u64,
+    /// The catalogue that `rules` were looked up in.
+    catalogue: u64,
     queue: Arc<SessionQueue>,
     /// What others are shown of the session.
     device: Arc<Device>,
@@ -69,9 +64,11 @@ struct Session {
     fenced: BTreeMap<u32, Lsn>,
     pace: Pace,
     waiting: Vec<Member>,
-    catching_up: Option<CatchUp>,
+    /// Boxed, as it is seldom there.
+    catching_up: Option<Box<CatchUp>>,
     /// Only with it the catch-up goes on.
     turn: Turn,
+    times: Times,
     /// When the peer was asked what it holds, while it has not answered.
     asked_at: Option<Instant>,
     /// The queue was full; everything up to here was taken out of it.
@@ -80,66 +77,67 @@ struct Session {
     ended: Option<pb::Close>,
 }
 
+/// What a session does when.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// The next look at what nobody tells.
+    tick: Instant,
+    /// When something came last.
+    heard: Instant,
+    /// When something left last, or nothing was to leave; and the bytes that had left.
+    sent: (Instant, u64),
+    /// The process shuts down: the last outcomes are waited for until then.
+    drain_until: Option<Instant>,
+}
+
 /// Runs a session from the first frame to the last.
-pub(crate) async fn run(gateway: Arc<Gateway>, app: AppId, number: u64, socket: WebSocket) {
+pub(crate) async fn run(gateway: Arc<Gateway>, app: AppId, number: u64, mut socket: WebSocket) {
     metrics::session_opened();
-    let (mut sink, mut stream) = socket.split();
-    let mut machine = GatewaySession::new(gateway.context.settings.limits());
-    let deadline = Instant::now() + gateway.context.settings.handshake_timeout;
     // What is large and seldom is boxed: a session is idle most of its life, and there are many.
-    let handshake = Box::pin(admit::handshake(&gateway, &app, number, &mut machine, &mut stream));
-    let greeted = timeout_at(deadline, handshake).await;
-    let close = match greeted {
-        Ok(Ok(admitted)) => {
-            let entered = admitted.app.enter(machine.site(), number);
-            let mut session = Session::new(gateway, admitted, number, machine);
-            let close = session.serve(&mut sink, &mut stream, &entered).await;
+    let close = match Box::pin(open(gateway, app, number, &mut socket)).await {
+        Ok(mut session) => {
+            let close = session.serve(&mut socket).await;
             session.leave();
             close
         }
-        Ok(Err(close)) => close,
-        Err(_) => {
-            let close = pb::Close::new(CloseCode::CloseTimeout, "no Hello came, or it could not be answered in time");
-            // Not all at once again.
-            pb::Close { retry_after_ms: 1000 + spread(number), ..close }
-        }
+        Err(close) => close,
     };
     metrics::session_ended(close.code());
     tracing::debug!(session = number, code = close.code().as_str_name(), message = close.message, "session ended");
+    let reason = close.code().as_str_name();
+    let last = encode_frame(&pb::GatewayMessage::from(close), pb::Compression::None).message;
     // A peer that does not take its Close has gone.
-    let _ = timeout(FAREWELL, Box::pin(farewell(&mut sink, &mut stream, close))).await;
+    let _ = timeout(FAREWELL, Box::pin(socket.finish(last, reason))).await;
 }
 
-/// Says why, and reads what is still under way until the peer has closed, too: a connection that is dropped with unread
-/// frames is reset, and the reset can overtake the Close.
-async fn farewell(
-    sink: &mut SplitSink<WebSocket, Message>,
-    stream: &mut SplitStream<WebSocket>,
-    close: pb::Close,
-) -> Result<(), axum::Error> {
-    let reason = close.code().as_str_name();
-    let frame = encode_frame(&pb::GatewayMessage::from(close), pb::Compression::None);
-    sink.feed(Message::Binary(frame.message)).await?;
-    sink.send(Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: reason.into() }))).await?;
-    while let Some(Ok(_unread)) = stream.next().await {}
-    sink.close().await
+/// From the connection to the Welcome.
+async fn open(
+    gateway: Arc<Gateway>,
+    app: AppId,
+    number: u64,
+    socket: &mut WebSocket,
+) -> Result<Box<Session>, pb::Close> {
+    let mut machine = GatewaySession::new(gateway.context.settings.limits());
+    let deadline = Instant::now() + gateway.context.settings.handshake_timeout;
+    match timeout_at(deadline, admit::handshake(&gateway, &app, number, &mut machine, socket)).await {
+        Ok(admitted) => Ok(Box::new(Session::new(gateway, admitted?, number, machine))),
+        Err(_) => {
+            let close = pb::Close::new(CloseCode::CloseTimeout, "no Hello came, or it could not be answered in time");
+            // Not all at once again.
+            Err(pb::Close { retry_after_ms: 1000 + spread(number), ..close })
+        }
+    }
 }
 
 /// What the loop waits for, one at a time.
 enum Event {
-    Frame(Option<Result<Message, axum::Error>>),
-    Outcomes(Option<Result<Vec<AppendOutcome>, AppendError>>),
-    Writable(Result<(), axum::Error>),
-    Flushed(Result<(), axum::Error>),
+    Frame(Option<Result<Incoming, Violation>>),
+    Writable(std::io::Result<()>),
+    Flushed(std::io::Result<()>),
     Page(Result<catch_up::Step, TablesError>),
+    /// Somebody left something in the queue, or something else has to be looked at.
     News,
-    Catalogue,
-    Tick,
-    TurnEnds,
-    GoOn,
-    ShuttingDown,
-    Replaced,
-    DrainedTooLong,
+    Time,
 }
 
 impl Session {
@@ -147,20 +145,22 @@ impl Session {
         let context = &gateway.context;
         let settings = &context.settings;
         let queue = Arc::new(SessionQueue::new(number, machine.site(), settings.queue_bytes));
-        let pace = Pace::new(settings.max_messages_per_second, settings.max_bytes_per_second, Instant::now());
-        let name = admitted.admission.session.clone();
+        let now = Instant::now();
+        let pace = Pace::new(settings.max_messages_per_second, settings.max_bytes_per_second, now);
         let (now_ms, queued) = (context.clock.now_ms(), Arc::clone(&queue));
-        let device = Device::new(name.clone(), admitted.user, admitted.device, now_ms, queued);
+        let device = Device::new(admitted.admission.session.clone(), admitted.user, admitted.device, now_ms, queued);
         admitted.app.show(number, &device);
+        admitted.app.enter(&queue);
+        gateway.budget.enter(&queue);
+        let tick = now + tick_period(settings.cursor_interval, settings.idle_timeout);
         let mut session = Self {
             gateway,
             app: admitted.app,
-            number,
-            name,
             machine,
             rules: admitted.rules,
             token: admitted.token,
             expires_at_ms: admitted.admission.expires_at_ms,
+            catalogue: admitted.catalogue,
             queue,
             device,
             outbox: Outbox::default(),
@@ -171,6 +171,7 @@ impl Session {
             waiting: Vec::new(),
             catching_up: None,
             turn: Turn::default(),
+            times: Times { tick, heard: now, sent: (now, 0), drain_until: None },
             asked_at: None,
             lagged_at: None,
             ended: None,
@@ -183,84 +184,54 @@ impl Session {
         session
     }
 
+    fn number(&self) -> u64 {
+        self.queue.number()
+    }
+
     /// Until the session ends; answers why.
-    async fn serve(
-        &mut self,
-        sink: &mut SplitSink<WebSocket, Message>,
-        stream: &mut SplitStream<WebSocket>,
-        replaced: &Shutdown,
-    ) -> pb::Close {
-        let settings = self.gateway.context.settings;
-        let shutdown = self.gateway.context.shutdown.clone();
-        let mut catalogue = self.gateway.context.catalogue.changes();
-        let (replies, mut outcomes) = mpsc::unbounded_channel();
-        self.pushes.replies = Some(replies);
-        let mut tick = ticks(settings.cursor_interval.min(settings.idle_timeout / 4));
-        let mut heard = Instant::now();
-        let mut drain_until: Option<Instant> = None;
-        tracing::debug!(session = self.name, number = self.number, site = %self.machine.site(), "session opened");
-        while self.ended.is_none() {
-            if drain_until.is_some() && self.pushes.is_empty() && self.outbox.is_empty() {
-                return going_away(self.number);
+    async fn serve(&mut self, socket: &mut WebSocket) -> pb::Close {
+        let mut timer = pin!(tokio::time::sleep_until(self.times.tick));
+        tracing::debug!(session = self.device.session(), number = self.number(), site = %self.machine.site(), "session opened");
+        loop {
+            Box::pin(self.look_around()).await;
+            self.look_at_queue();
+            self.device.stands(self.machine.through(), self.is_behind(), || self.gateway.context.clock.now_ms());
+            let drained = self.times.drain_until.is_some() && self.pushes.is_empty() && self.outbox.is_empty();
+            if self.ended.is_some() || drained {
+                return self.ended.take().unwrap_or_else(|| going_away(self.number()));
             }
-            let event = self.next_event(
-                sink,
-                stream,
-                &mut outcomes,
-                &mut catalogue,
-                &mut tick,
-                (&shutdown, replaced),
-                drain_until,
-            );
-            match event.await {
+            let wake_at = self.wake_at();
+            if timer.deadline() != wake_at {
+                timer.as_mut().reset(wake_at);
+            }
+            match self.next_event(socket, timer.as_mut()).await {
                 Event::Frame(frame) => {
-                    heard = Instant::now();
+                    self.times.heard = Instant::now();
                     Box::pin(self.frame(frame)).await;
                 }
-                Event::Outcomes(outcomes) => Box::pin(self.outcomes(outcomes)).await,
-                Event::Writable(ready) => self.write(sink, ready),
+                Event::Writable(ready) => self.write(socket, ready),
                 Event::Flushed(flushed) => {
                     self.outbox.flushed();
                     self.gone(flushed);
                 }
                 Event::Page(step) => self.step(step),
                 Event::News => {}
-                Event::Catalogue => self.permissions_changed(),
-                Event::Tick => self.tick(heard, settings.idle_timeout),
-                Event::TurnEnds => self.turn_ends(),
-                Event::GoOn => self.pace.go_on(),
-                Event::ShuttingDown => drain_until = Some(Instant::now() + settings.drain_timeout),
-                Event::Replaced => self.end(CloseCode::CloseReplaced, "the site has opened a newer session"),
-                Event::DrainedTooLong => return going_away(self.number),
+                Event::Time => self.time_has_come(socket),
             }
-            self.look_at_queue();
-            self.device.stands(self.machine.through(), self.is_behind(), || self.gateway.context.clock.now_ms());
         }
-        self.ended.take().unwrap_or_else(|| going_away(self.number))
     }
 
-    #[allow(clippy::too_many_arguments, reason = "everything that a session waits for, in one place")]
-    async fn next_event(
-        &mut self,
-        sink: &mut SplitSink<WebSocket, Message>,
-        stream: &mut SplitStream<WebSocket>,
-        outcomes: &mut mpsc::UnboundedReceiver<Result<Vec<AppendOutcome>, AppendError>>,
-        catalogue: &mut watch::Receiver<u64>,
-        tick: &mut Interval,
-        (shutdown, replaced): (&Shutdown, &Shutdown),
-        drain_until: Option<Instant>,
-    ) -> Event {
-        let draining = drain_until.is_some();
-        let paused = self.pace.not_before();
-        let may_read = !draining && paused.is_none() && self.outbox.answers() < MAX_WAITING_ANSWERS;
+    async fn next_event(&mut self, socket: &mut WebSocket, timer: std::pin::Pin<&mut tokio::time::Sleep>) -> Event {
+        let draining = self.times.drain_until.is_some();
+        let may_read = !draining && self.pace.not_before().is_none() && self.outbox.answers() < MAX_WAITING_ANSWERS;
+        let may_read = may_read.then(|| self.machine.max_frame_bytes());
         let (has_frame, needs_flush) = (self.has_frame(), self.outbox.needs_flush());
         let compression = self.machine.compression();
         let may_scan = self.may_scan();
-        let turn_ends = self.turn.note(may_scan);
         let (hub, awaited) = (&self.app.hub, self.awaits_hub());
         let hub_moved = async {
             match awaited {
-                Some(lsn) => hub.reached(lsn).await,
+                Some(lsn) => Box::pin(hub.reached(lsn)).await,
                 None => std::future::pending().await,
             }
         };
@@ -276,29 +247,66 @@ impl Session {
         };
         tokio::select! {
             biased;
-            () = shutdown.cancelled(), if !draining => Event::ShuttingDown,
-            () = replaced.cancelled() => Event::Replaced,
-            () = sleep_until(drain_until), if draining => Event::DrainedTooLong,
-            outcome = outcomes.recv() => Event::Outcomes(outcome),
-            _ = tick.tick() => Event::Tick,
-            event = poll_fn(|cx| poll_sink(sink, cx, has_frame, needs_flush)), if has_frame || needs_flush => event,
-            frame = stream.next(), if may_read => Event::Frame(frame),
-            changed = catalogue.changed() => match changed {
-                Ok(()) => Event::Catalogue,
-                Err(_) => Event::ShuttingDown,
-            },
+            event = poll_fn(|cx| poll_socket(socket, cx, has_frame, needs_flush, may_read)) => event,
             () = self.queue.news() => Event::News,
-            () = sleep_until(turn_ends), if turn_ends.is_some() => Event::TurnEnds,
-            () = sleep_until(paused), if paused.is_some() => Event::GoOn,
+            () = timer => Event::Time,
             () = hub_moved => Event::News,
             step = page => Event::Page(step),
         }
     }
 
+    /// What others have left for the session since it looked last.
+    async fn look_around(&mut self) {
+        if self.times.drain_until.is_none() && self.gateway.context.shutdown.is_cancelled() {
+            self.times.drain_until = Some(Instant::now() + self.gateway.context.settings.drain_timeout);
+        }
+        if self.queue.is_replaced() {
+            self.end(CloseCode::CloseReplaced, "the site has opened a newer session");
+        }
+        while self.ended.is_none()
+            && let Some(outcomes) = self.queue.take_outcomes()
+        {
+            self.outcomes(outcomes).await;
+        }
+        let catalogue = self.gateway.catalogue();
+        if self.ended.is_none() && self.catalogue != catalogue {
+            self.catalogue = catalogue;
+            self.permissions_changed();
+        }
+    }
+
+    /// When the session has to look at the clock again.
+    fn wake_at(&mut self) -> Instant {
+        let goes_on = self.may_scan();
+        let others = [self.turn.note(goes_on), self.pace.not_before(), self.times.drain_until];
+        others.into_iter().flatten().fold(self.times.tick, Instant::min)
+    }
+
+    /// The time that was waited for has come.
+    fn time_has_come(&mut self, socket: &WebSocket) {
+        let now = Instant::now();
+        let is_over = |time: Option<Instant>| time.is_some_and(|time| time <= now);
+        if is_over(self.times.drain_until) {
+            self.ended.get_or_insert_with(|| going_away(self.queue.number()));
+        }
+        if is_over(self.pace.not_before()) {
+            self.pace.go_on();
+        }
+        let goes_on = self.may_scan();
+        if is_over(self.turn.note(goes_on)) {
+            self.turn_ends();
+        }
+        if self.times.tick <= now {
+            let settings = &self.gateway.context.settings;
+            self.times.tick = now + tick_period(settings.cursor_interval, settings.idle_timeout);
+            self.tick(socket, now);
+        }
+    }
+
     /// A WebSocket message, or the end of them.
-    async fn frame(&mut self, frame: Option<Result<Message, axum::Error>>) {
+    async fn frame(&mut self, frame: Option<Result<Incoming, Violation>>) {
         let effects = match frame {
-            Some(Ok(Message::Binary(bytes))) => {
+            Some(Ok(Incoming::Message(bytes))) => {
                 metrics::received(bytes.len());
                 self.device.received(bytes.len());
                 match decode_peer_frame(bytes, self.machine.max_frame_bytes()) {
@@ -312,18 +320,18 @@ impl Session {
                     }
                 }
             }
-            // A Pong to it is queued already; it leaves with the next flush.
-            Some(Ok(Message::Ping(_))) => return self.outbox.flush(),
-            Some(Ok(Message::Pong(_))) => return,
-            Some(Ok(Message::Text(_))) => {
-                metrics::malformed_frame();
-                self.machine.close(pb::Close::new(CloseCode::CloseProtocolError, "frames are binary messages"))
+            Some(Ok(Incoming::Ping(payload))) => {
+                self.device.received(payload.len());
+                self.pace.spend(1, payload.len(), Instant::now());
+                // The Pong leaves with the next flush.
+                return self.outbox.flush();
             }
-            Some(Err(error)) => {
+            Some(Ok(Incoming::Pong)) => return self.pace.spend(1, 0, Instant::now()),
+            Some(Err(violation)) => {
                 metrics::malformed_frame();
-                self.machine.close(pb::Close::new(CloseCode::CloseProtocolError, error.to_string()))
+                refused_frame(&mut self.machine, violation)
             }
-            Some(Ok(Message::Close(_))) | None => {
+            Some(Ok(Incoming::Close)) | None => {
                 self.machine.close(pb::Close::new(CloseCode::CloseDone, "the connection ended"))
             }
         };
@@ -354,7 +362,14 @@ impl Session {
                 GatewayEffect::Send(message) => {
                     let frame = encode_frame(&message, self.machine.compression()).message;
                     match message.message {
-                        Some(pb::FromGateway::CaughtUp(_)) => self.outbox.answer_after_documents(frame),
+                        // What these say is true of what comes after what was sent before.
+                        Some(
+                            pb::FromGateway::CaughtUp(_)
+                            | pb::FromGateway::Resync(_)
+                            | pb::FromGateway::Subscribed(_)
+                            | pb::FromGateway::Refused(_)
+                            | pb::FromGateway::AskHeld(_),
+                        ) => self.outbox.answer_after_documents(frame),
                         Some(_) | None => self.outbox.answer(frame),
                     }
                 }
@@ -380,7 +395,7 @@ impl Session {
 
     /// The store cannot be read: nothing that the peer did.
     fn unavailable(&mut self, error: &TablesError) {
-        tracing::warn!(%error, session = self.name, "documents cannot be read; the session is closed");
+        tracing::warn!(%error, session = self.device.session(), "documents cannot be read; the session is closed");
         self.end(CloseCode::CloseUnavailable, "documents cannot be read now");
     }
 
@@ -396,16 +411,24 @@ impl Session {
         self.turn.leave();
     }
 
-    fn gone(&mut self, result: Result<(), axum::Error>) {
+    fn gone(&mut self, result: std::io::Result<()>) {
         if result.is_err() {
             self.end(CloseCode::CloseDone, "the connection broke");
         }
     }
 
-    fn tick(&mut self, heard: Instant, idle: Duration) {
-        let silence = heard.elapsed();
+    fn tick(&mut self, socket: &WebSocket, now: Instant) {
+        let idle = self.gateway.context.settings.idle_timeout;
+        let silence = now.saturating_duration_since(self.times.heard);
         if silence >= idle {
             return self.end(CloseCode::CloseTimeout, "nothing was heard for too long");
+        }
+        let (waits, sent) = socket.progress();
+        if !waits || sent != self.times.sent.1 {
+            self.times.sent = (now, sent);
+        }
+        if now.saturating_duration_since(self.times.sent.0) >= idle {
+            return self.end(CloseCode::CloseTimeout, "nothing of what was sent was taken for too long");
         }
         if self.expires_at_ms != 0 && self.gateway.context.clock.now_ms() >= self.expires_at_ms {
             return self.end(CloseCode::CloseTokenExpired, "the access token has expired");
@@ -424,9 +447,24 @@ impl Session {
 
     /// After the last message: nothing of the session stays anywhere.
     fn leave(&self) {
-        self.app.hide(self.number);
-        self.app.hub.detach_all(self.number);
-        self.app.leave(self.machine.site(), self.number);
+        let number = self.number();
+        self.gateway.budget.leave(number);
+        self.app.hide(number);
+        self.app.hub.detach_all(number);
+        self.app.leave(&self.queue);
+    }
+}
+
+/// How often a session looks at what nobody tells.
+fn tick_period(cursor_interval: Duration, idle_timeout: Duration) -> Duration {
+    cursor_interval.min(idle_timeout / 4).max(Duration::from_millis(10))
+}
+
+/// The Close for bytes that are no message.
+fn refused_frame(machine: &mut GatewaySession, violation: Violation) -> Vec<GatewayEffect> {
+    match violation {
+        Violation::TooLarge { bytes, max } => machine.malformed(&FrameError::TooLarge { bytes, max }),
+        Violation::Frame(what) => machine.close(pb::Close::new(CloseCode::CloseProtocolError, what)),
     }
 }
 
@@ -440,32 +478,24 @@ const fn spread(number: u64) -> u64 {
     number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 2000
 }
 
-fn ticks(period: Duration) -> Interval {
-    let mut ticks = interval(period.max(Duration::from_millis(10)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-/// Whether the socket takes a frame, or has sent all of them.
-fn poll_sink(
-    sink: &mut SplitSink<WebSocket, Message>,
+/// Whether the socket takes a frame, or has sent all of them, or has something to say; if it may, with messages of so many
+/// bytes at most.
+fn poll_socket(
+    socket: &mut WebSocket,
     cx: &mut Context<'_>,
     has_frame: bool,
     needs_flush: bool,
+    may_read: Option<usize>,
 ) -> Poll<Event> {
-    if has_frame && let Poll::Ready(ready) = sink.poll_ready_unpin(cx) {
+    if has_frame && let Poll::Ready(ready) = socket.poll_ready(cx) {
         return Poll::Ready(Event::Writable(ready));
     }
-    match needs_flush {
-        true => sink.poll_flush_unpin(cx).map(Event::Flushed),
-        false => Poll::Pending,
+    if needs_flush && let Poll::Ready(flushed) = socket.poll_flush(cx) {
+        return Poll::Ready(Event::Flushed(flushed));
     }
-}
-
-async fn sleep_until(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
-        None => std::future::pending().await,
+    match may_read {
+        Some(max) => socket.poll_receive(cx, max).map(Event::Frame),
+        None => Poll::Pending,
     }
 }
 
@@ -480,9 +510,4 @@ const fn weight(message: &pb::FromPeer) -> u32 {
         | pb::FromPeer::Held(_)
         | pb::FromPeer::Close(_) => 1,
     }
-}
-
-/// A frame for the socket.
-fn binary(frame: Bytes) -> Message {
-    Message::Binary(frame)
 }

@@ -1,34 +1,54 @@
 //! What leaves: answers first, then live changes and pages, one frame at a time as the socket takes them and the peer has
-//! credit.
+//! credit. Answers that speak of subscriptions keep their place among the documents: what was sent before a Resync is not sent
+//! after it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use axum::extract::ws::{Message, WebSocket};
 use bigpeer_protocol::limits::TARGET_FRAME_BYTES;
 use bigpeer_protocol::{Framed, encode_changes, encode_frame, pb};
 use bigpeer_types::Lsn;
 use bigpeer_types::limits::MAX_FRAME_BYTES;
 use bytes::Bytes;
-use futures::SinkExt;
-use futures::stream::SplitSink;
 use prost::Message as _;
 
 use super::Session;
+use crate::budget::{Budget, Charge};
 use crate::hub::{Delivery, Taken};
 use crate::metrics;
+use crate::websocket::{Hold, WebSocket};
 
 /// A live transaction from this size on is sent in parts.
 const PART_BYTES: usize = MAX_FRAME_BYTES / 4;
+
+/// A frame of documents, and what is to live as long as it waits.
+#[derive(Clone)]
+struct Documents {
+    frame: Framed<Bytes>,
+    hold: Hold,
+}
+
+impl std::fmt::Debug for Documents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Documents").field(&self.frame.bytes).finish()
+    }
+}
+
+/// What goes before anything else that has to do with documents, without looking at the credit.
+#[derive(Debug)]
+enum Next {
+    /// An answer that keeps its place, or a frame without documents.
+    Frame(Framed<Bytes>),
+    /// Live transactions, or a part of one that was begun: it would never be whole without the rest.
+    Live(Box<pb::Changes>, Charge),
+}
 
 /// Frames that wait for the socket.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     answers: VecDeque<Bytes>,
-    /// The rest of a transaction that was begun, and answers that follow documents: sent without looking at the credit, or a
-    /// transaction would never be whole.
-    parts: VecDeque<Framed<Bytes>>,
-    page: Option<Framed<Bytes>>,
+    next: VecDeque<Next>,
+    page: Option<Documents>,
     ping: bool,
     flush: bool,
     /// Whether the last frame of documents was a page.
@@ -40,12 +60,13 @@ impl Outbox {
         self.answers.push_back(frame);
     }
 
+    /// Answers that wait, and what else the peer's messages may have brought about.
     pub(super) fn answers(&self) -> usize {
-        self.answers.len()
+        self.answers.len() + self.next.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.answers.is_empty() && self.parts.is_empty() && !self.flush
+        self.answers.is_empty() && self.next.is_empty() && !self.flush
     }
 
     pub(super) fn has_page(&self) -> bool {
@@ -54,11 +75,12 @@ impl Outbox {
 
     /// Whether documents wait that were taken out of the queue or of a snapshot.
     pub(super) fn has_documents(&self) -> bool {
-        !self.parts.is_empty() || self.page.is_some()
+        !self.next.is_empty() || self.page.is_some()
     }
 
-    pub(super) fn page(&mut self, page: Framed<Bytes>) {
-        self.page = Some(page);
+    pub(super) fn page(&mut self, frame: Framed<Bytes>, budget: &Arc<Budget>) {
+        let hold: Hold = Some(Arc::new(budget.charge(frame.message.len())));
+        self.page = Some(Documents { frame, hold });
     }
 
     pub(super) fn ping(&mut self) {
@@ -80,12 +102,12 @@ impl Outbox {
     /// An answer that must not overtake documents.
     pub(super) fn answer_after_documents(&mut self, frame: Bytes) {
         // It costs no credit.
-        self.parts.push_back(Framed { message: frame, bytes: 0 });
+        self.next.push_back(Next::Frame(Framed { message: frame, bytes: 0 }));
     }
 
-    /// Documents that follow those that were taken out before, and come before all others.
+    /// What follows documents that were taken out before, and comes before all others.
     pub(super) fn documents_next(&mut self, frame: Framed<Bytes>) {
-        self.parts.push_back(frame);
+        self.next.push_back(Next::Frame(frame));
     }
 
     /// Forgets a page that was made and not sent.
@@ -100,13 +122,13 @@ impl Session {
         let outbox = &self.outbox;
         outbox.ping
             || !outbox.answers.is_empty()
-            || !outbox.parts.is_empty()
+            || !outbox.next.is_empty()
             || self.machine.may_send_documents() && (self.page_may_go() || self.live_may_go())
     }
 
     /// A page goes when everything live up to its snapshot has gone.
     fn page_may_go(&self) -> bool {
-        let snapshot = self.catching_up.as_ref().map_or(Lsn::MAX, super::CatchUp::lsn);
+        let snapshot = self.catching_up.as_ref().map_or(Lsn::MAX, |catching_up| catching_up.lsn());
         self.outbox.page.is_some()
             && self.queue.held().is_none_or(|held| held >= snapshot)
             && self.queue.front().is_none_or(|front| front > snapshot)
@@ -125,29 +147,29 @@ impl Session {
     }
 
     /// Puts the next frame into the socket, which is ready for it.
-    pub(super) fn write(&mut self, sink: &mut SplitSink<WebSocket, Message>, ready: Result<(), axum::Error>) {
+    pub(super) fn write(&mut self, socket: &mut WebSocket, ready: std::io::Result<()>) {
         if ready.is_err() {
             return self.gone(ready);
         }
-        let Some(message) = self.next_message() else { return };
-        if let Message::Binary(frame) = &message {
-            metrics::sent(frame.len());
-            self.device.sent(frame.len());
+        if std::mem::take(&mut self.outbox.ping) {
+            self.outbox.flush = true;
+            return socket.send_ping();
         }
+        let Some((frame, hold)) = self.next_frame() else { return };
+        metrics::sent(frame.len());
+        self.device.sent(frame.len());
         self.outbox.flush = true;
-        let sent = sink.start_send_unpin(message);
-        self.gone(sent);
+        socket.send(frame, hold);
     }
 
-    fn next_message(&mut self) -> Option<Message> {
-        if std::mem::take(&mut self.outbox.ping) {
-            return Some(Message::Ping(Bytes::new()));
-        }
+    fn next_frame(&mut self) -> Option<(Bytes, Hold)> {
         if let Some(answer) = self.outbox.answers.pop_front() {
-            return Some(super::binary(answer));
+            return Some((answer, None));
         }
-        if let Some(part) = self.outbox.parts.pop_front() {
-            return Some(self.documents(part));
+        while let Some(next) = self.outbox.next.pop_front() {
+            if let Some(documents) = self.next_documents(next) {
+                return Some(self.documents(documents));
+            }
         }
         if !self.machine.may_send_documents() {
             return None;
@@ -160,16 +182,37 @@ impl Session {
             return Some(self.documents(page));
         }
         self.outbox.page_was_last = false;
-        self.live_frame()
+        let live = self.live_frame()?;
+        Some(self.documents(live))
     }
 
-    fn documents(&mut self, frame: Framed<Bytes>) -> Message {
+    fn documents(&mut self, Documents { frame, hold }: Documents) -> (Bytes, Hold) {
         self.machine.spend(frame.bytes);
-        super::binary(frame.message)
+        (frame.message, hold)
+    }
+
+    /// The frame of what goes next. Nothing, if all of it was for subscriptions that have ended or were begun anew meanwhile.
+    fn next_documents(&self, next: Next) -> Option<Documents> {
+        let (mut changes, hold) = match next {
+            Next::Frame(frame) => return Some(Documents { frame, hold: None }),
+            Next::Live(changes, hold) => (changes, hold),
+        };
+        let begun = changes.transactions.iter().any(|transaction| transaction.more) || changes.through.is_some();
+        for transaction in &mut changes.transactions {
+            self.keep_wanted(transaction);
+        }
+        if !begun {
+            changes.transactions.retain(|transaction| !is_empty(transaction));
+            if changes.transactions.is_empty() {
+                return None;
+            }
+        }
+        let frame = encode_frame(&pb::GatewayMessage::from(*changes), self.machine.compression());
+        Some(Documents { frame, hold: Some(Arc::new(hold)) })
     }
 
     /// The next live changes as a frame.
-    fn live_frame(&mut self) -> Option<Message> {
+    fn live_frame(&mut self) -> Option<Documents> {
         // Before the queue is looked at: what is queued later may be later than this.
         let position = self.app.hub.position();
         let barrier = self.barrier();
@@ -182,23 +225,24 @@ impl Session {
         let whole = |delivery: &Arc<Delivery>| {
             delivery.bytes() <= PART_BYTES && delivery.subscriptions().iter().all(|id| self.is_for(*id, delivery.lsn()))
         };
-        let frame = match taken.transactions.as_slice() {
-            [] => None,
+        match taken.transactions.as_slice() {
+            [] if through <= self.machine.through() => None,
+            [] => {
+                let frame = encode_changes(std::iter::empty(), self.advanced(through), compression);
+                Some(Documents { frame, hold: None })
+            }
             // What others get, too, was encoded for all of them.
-            [one] if whole(one) => Some(one.frame(self.advanced(through), compression)),
+            [one] if whole(one) => {
+                let frame = one.frame(self.advanced(through), compression);
+                Some(Documents { frame, hold: Some(Arc::clone(one) as _) })
+            }
             several if several.iter().all(whole) => {
                 let encoded: Vec<Bytes> = several.iter().map(|delivery| delivery.encoded().clone()).collect();
-                Some(encode_changes(encoded.iter().map(|one| &**one), self.advanced(through), compression))
+                let frame = encode_changes(encoded.iter().map(|one| &**one), self.advanced(through), compression);
+                let charge = self.gateway.budget.charge(frame.message.len());
+                Some(Documents { frame, hold: Some(Arc::new(charge)) })
             }
-            _ => return self.live_frame_of_parts(&taken, through),
-        };
-        match frame {
-            Some(frame) => Some(self.documents(frame)),
-            None if through <= self.machine.through() => None,
-            None => {
-                let through = self.advanced(through);
-                Some(self.documents(encode_changes(std::iter::empty(), through, compression)))
-            }
+            _ => self.live_frame_of_parts(&taken, through),
         }
     }
 
@@ -215,35 +259,40 @@ impl Session {
     }
 
     /// As [`Self::live_frame`], of transactions that are large, or partly for subscriptions that have ended or were begun anew.
-    fn live_frame_of_parts(&mut self, taken: &Taken, through: Lsn) -> Option<Message> {
+    fn live_frame_of_parts(&mut self, taken: &Taken, through: Lsn) -> Option<Documents> {
         let mut transactions: Vec<pb::Transaction> =
-            taken.transactions.iter().filter_map(|delivery| self.wanted(delivery.transaction().clone())).collect();
+            taken.transactions.iter().map(|delivery| delivery.transaction().clone()).collect();
+        for transaction in &mut transactions {
+            self.keep_wanted(transaction);
+        }
+        transactions.retain(|transaction| !is_empty(transaction));
         if transactions.is_empty() && through <= self.machine.through() {
             return None;
         }
         let through = self.advanced(through);
-        let compression = self.machine.compression();
         let large = transactions.last().is_some_and(|last| last.encoded_len() > PART_BYTES);
         let last = if large { transactions.pop() } else { None };
-        if let Some(last) = last {
-            // Frames are taken up to a size, so only the last transaction of one can be large.
-            if !transactions.is_empty() {
-                let changes = pb::Changes { transactions, through: None, page: None };
-                self.outbox.parts.push_back(encode_frame(&pb::GatewayMessage::from(changes), compression));
+        match last {
+            Some(last) => {
+                // Frames are taken up to a size, so only the last transaction of one can be large.
+                if !transactions.is_empty() {
+                    self.live_next(pb::Changes { transactions, through: None, page: None });
+                }
+                parts(last, through).into_iter().for_each(|part| self.live_next(part));
             }
-            for changes in parts(last, through) {
-                self.outbox.parts.push_back(encode_frame(&pb::GatewayMessage::from(changes), compression));
-            }
-        } else {
-            let changes = pb::Changes { transactions, through: Some(through.into()), page: None };
-            self.outbox.parts.push_back(encode_frame(&pb::GatewayMessage::from(changes), compression));
+            None => self.live_next(pb::Changes { transactions, through: Some(through.into()), page: None }),
         }
-        let first = self.outbox.parts.pop_front()?;
-        Some(self.documents(first))
+        let first = self.outbox.next.pop_front()?;
+        self.next_documents(first)
     }
 
-    /// The transaction without what was queued for subscriptions that have ended, or were begun anew.
-    fn wanted(&self, mut transaction: pb::Transaction) -> Option<pb::Transaction> {
+    fn live_next(&mut self, changes: pb::Changes) {
+        let charge = self.gateway.budget.charge(changes.encoded_len());
+        self.outbox.next.push_back(Next::Live(Box::new(changes), charge));
+    }
+
+    /// Takes out what was queued for subscriptions that have ended, or were begun anew.
+    fn keep_wanted(&self, transaction: &mut pb::Transaction) {
         let lsn = transaction.lsn.map_or(Lsn::ZERO, Lsn::from);
         let open = |ids: &mut Vec<u32>| {
             ids.retain(|id| self.is_for(*id, lsn));
@@ -252,7 +301,6 @@ impl Session {
         // Without subscriptions it is the answer to a write of the peer itself.
         transaction.changes.retain_mut(|change| change.subscriptions.is_empty() || open(&mut change.subscriptions));
         transaction.left.retain_mut(|left| open(&mut left.subscriptions));
-        (!transaction.changes.is_empty() || !transaction.left.is_empty()).then_some(transaction)
     }
 
     /// Tells a quiet peer that its cursor has moved.
@@ -264,13 +312,17 @@ impl Session {
         let position = self.app.hub.position();
         // Asked after it: what was queued or is held since is not passed over.
         let position = self.queue.held().map_or(position, |held| held.min(position));
-        if position > self.machine.through() && !self.queue.has_news() && self.outbox.parts.is_empty() {
+        if position > self.machine.through() && !self.queue.has_news() && self.outbox.next.is_empty() {
             self.machine.advanced(position);
             let changes = pb::Changes { through: Some(position.into()), ..Default::default() };
             let frame = encode_frame(&pb::GatewayMessage::from(changes), pb::Compression::None);
-            self.outbox.parts.push_back(frame);
+            self.outbox.documents_next(frame);
         }
     }
+}
+
+fn is_empty(transaction: &pb::Transaction) -> bool {
+    transaction.changes.is_empty() && transaction.left.is_empty()
 }
 
 /// Everything that is live was sent up to here.

@@ -2,6 +2,7 @@
 //! rejection, so that its number is used up in the log.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bigpeer_crdt::Transaction;
 use bigpeer_log::{AppendEntry, AppendError, AppendOutcome};
@@ -10,8 +11,9 @@ use bigpeer_tables::TablesError;
 use bigpeer_types::Lsn;
 
 use super::Session;
-use crate::appender::{Job, Replies};
+use crate::appender::Job;
 use crate::check::{self, Place, Refusal};
+use crate::hub::Outcomes;
 use crate::metrics;
 use crate::rejections::{self, Rejection};
 
@@ -21,7 +23,6 @@ const RETRY_AFTER_MS: u64 = 500;
 /// What is under way.
 #[derive(Debug, Default)]
 pub(super) struct Pushes {
-    pub(super) replies: Option<Replies>,
     /// Without an outcome, in `seq` order; with what is appended in place of the transaction, if it is rejected.
     pending: VecDeque<(u64, Option<Rejection>)>,
     /// What rejected transactions touched, while the peer may push what it built on them.
@@ -82,8 +83,8 @@ impl Session {
             };
             entries.push(entry);
         }
-        let Some(replies) = self.pushes.replies.clone() else { return };
-        if self.app.appender.append(Job { entries, replies }).await.is_err() {
+        let session = Arc::clone(&self.queue);
+        if self.app.appender.append(Job { entries, session }).await.is_err() {
             self.end(CloseCode::CloseUnavailable, "the log does not take writes now");
         }
     }
@@ -132,11 +133,10 @@ impl Session {
     }
 
     /// What became of the entries of one append.
-    pub(super) async fn outcomes(&mut self, outcomes: Option<Result<Vec<AppendOutcome>, AppendError>>) {
+    pub(super) async fn outcomes(&mut self, outcomes: Outcomes) {
         let outcomes = match outcomes {
-            Some(Ok(outcomes)) => outcomes,
-            Some(Err(error)) => return self.append_failed(&error),
-            None => return,
+            Ok(outcomes) => outcomes,
+            Err(error) => return self.append_failed(&error),
         };
         let mut accepted: Option<(u64, Lsn)> = None;
         for outcome in outcomes {

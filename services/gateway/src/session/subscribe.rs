@@ -36,7 +36,7 @@ impl Session {
             let message = format!("the permissions do not allow to read '{}'", plan.collection());
             return self.refuse(id, RefuseCode::RefuseForbidden, message);
         }
-        let matcher = Arc::new(Matcher::new(plan, read));
+        let matcher = self.app.hub.shared(Matcher::new(plan, read));
         let effects = self.machine.subscribed(id, matcher.scope());
         self.answer(effects);
         let since = match self.since(subscribe.resume, &matcher).await {
@@ -89,7 +89,7 @@ impl Session {
     }
 
     pub(super) fn unsubscribe(&mut self, id: u32) {
-        self.app.hub.detach(self.number, id);
+        self.app.hub.detach(self.number(), id);
         self.subscriptions.remove(&id);
         self.fenced.remove(&id);
         self.device.unsubscribed(id);
@@ -107,6 +107,8 @@ impl Session {
         self.catching_up.as_ref().is_some_and(|catching_up| !catching_up.is_asking())
             && !self.outbox.has_page()
             && self.machine.may_send_documents()
+            // Pages are made ahead while there is room for them.
+            && !self.gateway.budget.is_exceeded()
     }
 
     /// After every event: what the hub has said, and what may begin.
@@ -128,6 +130,9 @@ impl Session {
     /// Puts the live subscriptions back to catching up. The peer hears it at once, in a page without documents for each
     /// collection: `through` is not theirs from here on, also while some of them are live again and others still wait.
     fn put_back(&mut self, lagged_at: Lsn) {
+        // The hub need not know yet: another app's may have emptied the queue.
+        self.app.hub.detach_all(self.number());
+        self.queue.begin_again();
         // Nothing is queued for those that are catching up either, though they were attached: once more, from there.
         if let Some(catching_up) = &mut self.catching_up {
             catching_up.detached();
@@ -168,7 +173,7 @@ impl Session {
             }
         };
         self.waiting.retain(|member| !same(member));
-        self.catching_up = CatchUp::new(members, snapshot, !long, &self.app.store);
+        self.catching_up = CatchUp::new(members, snapshot, !long, &self.app.store).map(Box::new);
     }
 
     /// A subscription begins with a snapshot that has what the peer was told is durable: a peer takes what a first sync
@@ -184,7 +189,7 @@ impl Session {
         match step {
             Ok(Step::Page(page, documents)) => {
                 metrics::caught_up_documents(documents);
-                self.outbox.page(page);
+                self.outbox.page(page, &self.gateway.budget);
             }
             Ok(Step::Done) => self.caught_up(),
             Ok(Step::Resync) => self.start_again(),
@@ -254,7 +259,7 @@ impl Session {
     pub(super) fn resync(&mut self, id: u32) {
         let Some(matcher) = self.subscriptions.get(&id).cloned() else { return };
         metrics::resync();
-        self.app.hub.detach(self.number, id);
+        self.app.hub.detach(self.number(), id);
         self.fenced.insert(id, self.app.hub.snapshot().lsn());
         let effects = self.machine.resync(&[id]);
         self.answer(effects);
@@ -280,7 +285,7 @@ impl Session {
             }
             // Out of whatever it is doing now.
             self.unsubscribe(id);
-            let matcher = Arc::new(matcher.with_rule(read));
+            let matcher = self.app.hub.shared(matcher.with_rule(read));
             self.device.subscribed(id, &matcher);
             self.subscriptions.insert(id, matcher);
             self.resync(id);
