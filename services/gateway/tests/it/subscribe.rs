@@ -3,7 +3,7 @@
 use bigpeer_crdt::Value;
 use bigpeer_gateway::GatewaySettings;
 use bigpeer_protocol::pb::{self, CloseCode, FromGateway, RefuseCode};
-use bigpeer_types::Lsn;
+use bigpeer_types::{CollectionName, Lsn};
 
 use crate::world::{Author, Edit, Replica, SEVERAL_PAGES, World, flights, hello};
 
@@ -311,4 +311,43 @@ async fn what_is_in_segments_syncs_like_what_is_in_memory() {
     late.subscribe(1, UNITED, Some(resume)).await;
     late.catch_up(&mut pages).await;
     assert_eq!(pages.ids(), ["f000005", "f001005"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_all_sessions_together_is_bounded_and_those_put_back_lose_nothing() {
+    const MOST: usize = 64 << 10;
+    const WRITES: u64 = 60;
+    let world = World::with(GatewaySettings { max_waiting_bytes: MOST, ..GatewaySettings::default() }).await;
+    let mut writer = world.client().await;
+    let mut author = Author::new(writer.site);
+    // None of them has credit for more than a frame; each queue alone would hold all of it.
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let (site, token) = world.login("all").await;
+        let mut reader = world.session(site, &token, pb::Hello { credit: 1, ..hello(site, &token) }).await;
+        let mut replica = Replica::default();
+        reader.subscribe(1, "SELECT * FROM flights", None).await;
+        reader.catch_up(&mut replica).await;
+        readers.push((reader, replica));
+    }
+    let mut fast = world.client().await;
+    let mut seen = Replica::default();
+    fast.subscribe(1, "SELECT * FROM flights", None).await;
+    fast.catch_up(&mut seen).await;
+    let text = "x".repeat(4 << 10);
+    let mut last = Lsn::ZERO;
+    for seq in 1..=WRITES {
+        last = writer.write(seq, author.insert(&format!("f{seq}"), &text)).await;
+        fast.until(&mut seen, |replica| replica.through >= last).await;
+        // One more transaction may have come since those that wait were looked at.
+        let devices = world.system.get(&CollectionName::new("__devices").unwrap()).unwrap().rows(&world.app);
+        let waits = devices.iter().filter_map(|device| device["queued_bytes"].as_u64()).max();
+        assert!(waits <= Some(2 * MOST as u64), "{waits:?} bytes wait for a session after {seq} writes");
+    }
+    for (mut reader, mut replica) in readers {
+        reader.send(pb::Credit { bytes: 1 << 40 }).await;
+        reader.until(&mut replica, |replica| replica.through >= last).await;
+        assert_eq!(replica.ids(), seen.ids());
+        assert_eq!(replica.ids().len() as u64, WRITES);
+    }
 }
