@@ -12,6 +12,7 @@ mod outbox;
 mod pace;
 mod push;
 mod subscribe;
+mod taken_back;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ use catch_up::{CatchUp, Member};
 use outbox::Outbox;
 use pace::Pace;
 use push::Pushes;
+use taken_back::TakenBack;
 use turn::Turn;
 
 /// How long the last message may take to leave.
@@ -62,6 +64,8 @@ struct Session {
     subscriptions: BTreeMap<u32, Arc<Matcher>>,
     /// Subscriptions that began anew: what was queued for them up to here was matched under permissions of before.
     fenced: BTreeMap<u32, Lsn>,
+    /// Documents that a rejection took from the peer, as of where it looked.
+    taken_back: TakenBack,
     pace: Pace,
     waiting: Vec<Member>,
     /// Boxed, as it is seldom there.
@@ -167,6 +171,7 @@ impl Session {
             pushes: Pushes::default(),
             subscriptions: BTreeMap::new(),
             fenced: BTreeMap::new(),
+            taken_back: TakenBack::default(),
             pace,
             waiting: Vec::new(),
             catching_up: None,

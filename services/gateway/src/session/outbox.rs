@@ -192,7 +192,7 @@ impl Session {
     }
 
     /// The frame of what goes next. Nothing, if all of it was for subscriptions that have ended or were begun anew meanwhile.
-    fn next_documents(&self, next: Next) -> Option<Documents> {
+    fn next_documents(&mut self, next: Next) -> Option<Documents> {
         let (mut changes, hold) = match next {
             Next::Frame(frame) => return Some(Documents { frame, hold: None }),
             Next::Live(changes, hold) => (changes, hold),
@@ -223,7 +223,9 @@ impl Session {
         }
         let compression = self.machine.compression();
         let whole = |delivery: &Arc<Delivery>| {
-            delivery.bytes() <= PART_BYTES && delivery.subscriptions().iter().all(|id| self.is_for(*id, delivery.lsn()))
+            delivery.bytes() <= PART_BYTES
+                && self.taken_back.is_empty()
+                && delivery.subscriptions().iter().all(|id| self.is_for(*id, delivery.lsn()))
         };
         match taken.transactions.as_slice() {
             [] if through <= self.machine.through() => None,
@@ -254,6 +256,9 @@ impl Session {
     /// The live subscriptions' cursor moves; answers where it is.
     fn advanced(&mut self, through: Lsn) -> Lsn {
         self.fenced.retain(|_, fence| *fence > through);
+        if self.outbox.next.is_empty() {
+            self.taken_back.forget(through);
+        }
         self.machine.advanced(through);
         self.machine.through()
     }
@@ -291,9 +296,10 @@ impl Session {
         self.outbox.next.push_back(Next::Live(Box::new(changes), charge));
     }
 
-    /// Takes out what was queued for subscriptions that have ended, or were begun anew.
-    fn keep_wanted(&self, transaction: &mut pb::Transaction) {
+    /// Takes out what was queued for subscriptions that have ended, or were begun anew, and deltas without their document.
+    fn keep_wanted(&mut self, transaction: &mut pb::Transaction) {
         let lsn = transaction.lsn.map_or(Lsn::ZERO, Lsn::from);
+        transaction.changes.retain(|change| self.taken_back.may_follow(change, lsn));
         let open = |ids: &mut Vec<u32>| {
             ids.retain(|id| self.is_for(*id, lsn));
             !ids.is_empty()

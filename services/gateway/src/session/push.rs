@@ -162,7 +162,11 @@ impl Session {
             };
             self.accept(accepted.take());
             match self.rejected_message(&rejection, lsn).await {
-                Ok(message) => {
+                Ok((message, at)) => {
+                    if !self.taken_back.add(&message, at) {
+                        let close = "rejected writes concern too many documents whose changes the peer has not taken";
+                        return self.end(CloseCode::CloseUnavailable, close);
+                    }
                     let effects = self.machine.rejected(message, lsn);
                     self.answer(effects);
                 }
@@ -185,11 +189,13 @@ impl Session {
         rejections::find(&self.app.store.snapshot(), self.machine.site(), seq).await
     }
 
-    async fn rejected_message(&mut self, rejection: &Rejection, lsn: Lsn) -> Result<pb::Rejected, TablesError> {
+    /// The message, and where the documents were looked at.
+    async fn rejected_message(&mut self, rejection: &Rejection, lsn: Lsn) -> Result<(pb::Rejected, Lsn), TablesError> {
         // So that the states to restore hold what the peer wrote before.
         self.app.store.wait_for(lsn).await?;
         let now_ms = self.gateway.context.clock.now_ms();
-        rejection.message(&self.app.store.snapshot(), &self.rules, now_ms).await
+        let snapshot = self.app.store.snapshot();
+        Ok((rejection.message(&snapshot, &self.rules, now_ms).await?, snapshot.lsn()))
     }
 
     fn append_failed(&mut self, error: &AppendError) {

@@ -5,7 +5,7 @@ use bigpeer_crdt::Value;
 use bigpeer_protocol::pb::{self, CloseCode, FromGateway, RefuseCode, RejectCode};
 use bigpeer_types::CollectionName;
 
-use crate::world::{Author, Edit, Replica, World, flights, hello, name};
+use crate::world::{Author, Edit, Replica, World, doc_id, flights, hello, name};
 
 /// Reads and writes flights for which the condition holds.
 fn only(condition: &str) -> Permissions {
@@ -163,6 +163,52 @@ async fn what_was_queued_under_permissions_of_before_is_not_sent() {
     let lsn = writer.write(4, author.insert("c", "UA")).await;
     client.until(&mut replica, |replica| replica.through >= lsn).await;
     assert_eq!(replica.ids(), ["a", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rejection_that_takes_a_document_back_is_not_followed_by_its_deltas() {
+    let world = World::new().await;
+    world.key("united", only("carrier = 'UA'")).await;
+    let mut writer = world.client().await;
+    let mut author = Author::new(writer.site);
+    writer.write(1, author.insert("a", "UA")).await;
+    let (site, token) = world.login("united").await;
+    let mut client = world.session(site, &token, pb::Hello { credit: 1000, ..hello(site, &token) }).await;
+    let mut replica = Replica::default();
+    client.subscribe(1, "SELECT * FROM flights", None).await;
+    client.catch_up(&mut replica).await;
+    // This takes all of the credit: what comes later waits.
+    let lsn = writer.write(2, author.set("a", "gate", &"x".repeat(2000))).await;
+    client.until(&mut replica, |replica| replica.through >= lsn).await;
+    // A change that waits, and then the end of what may be read.
+    writer.write(3, author.set("a", "gate", "B2")).await;
+    writer.write(4, author.set("a", "carrier", "DL")).await;
+
+    let mut mine = Author::new(site);
+    client.push(1, mine.set("a", "gate", "C3")).await;
+    let FromGateway::Rejected(rejected) = client.next().await else { panic!("not rejected") };
+    assert!(rejected.restore.iter().all(|restore| restore.state.is_none()), "{rejected:?}");
+    replica.documents.clear();
+    client.send(pb::Credit { bytes: 1 << 20 }).await;
+    let last = writer.write(5, author.set("a", "gate", "D4")).await;
+    let last = last.max(writer.write(6, author.insert("b", "UA")).await);
+    while replica.through < last {
+        let message = client.next().await;
+        if let FromGateway::Changes(changes) = &message {
+            let mut sent = changes.transactions.iter().flat_map(|transaction| &transaction.changes);
+            assert!(
+                !sent.any(|change| *change.id == *doc_id("a").as_key()),
+                "a part of what may not be read: {message:?}"
+            );
+        }
+        replica.apply(&message);
+    }
+    assert_eq!(replica.ids(), ["b"]);
+    // When it comes again it is whole.
+    let last = writer.write(7, author.set("a", "carrier", "UA")).await;
+    client.until(&mut replica, |replica| replica.through >= last).await;
+    assert_eq!(replica.ids(), ["a", "b"]);
+    assert_eq!(replica.field("a", "gate"), Some(Value::String("D4".into())));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
