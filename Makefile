@@ -11,6 +11,7 @@ TOOLS := .cache/tools
 SIM_CARGO := env -u RUSTFLAGS $(CARGO)
 SIM_TARGET := --target-dir $(abspath $(TARGET_DIR))/sim
 LIBCLANG := .cache/libclang
+PSQL := .cache/psql
 export BIGPEER_BIN := $(abspath $(TARGET_DIR))/release/bigpeer
 # One selection of packages and one profile for all tests: what they depend on is built once.
 TESTS := $(CARGO) test --locked --workspace
@@ -39,13 +40,13 @@ sim: ## the services under deterministic simulation, 200 seeds; SEED=7 one of th
 
 e2e contract: export BIGPEER_BIN := $(abspath $(TARGET_DIR))/debug/bigpeer
 
-e2e: $(PYTHON) ## end-to-end tests through the real binary, built with all assertions
+e2e: $(PYTHON) $(PSQL) ## end-to-end tests through the real binary, built with all assertions
 	$(TESTS) --no-run
 	$(TESTS) --test e2e -- --test-threads 2
 	$(PYTHON) scripts/contract.py --examples 30
 	$(PYTHON) scripts/sql_clients.py
 
-sql-clients: build $(PYTHON) ## SQL over PostgreSQL's protocol, with the clients that people have
+sql-clients: build $(PYTHON) $(PSQL) ## SQL over PostgreSQL's protocol, with the clients that people have
 	$(PYTHON) scripts/sql_clients.py
 
 contract: $(PYTHON) ## whether a running server keeps what its OpenAPI description promises
@@ -109,6 +110,12 @@ $(LIBCLANG):
 	@ldconfig -p | grep -q libclang || ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 || \
 	  apt-get install --yes --no-install-recommends libclang-dev || \
 	  { echo "FoundationDB's bindings need libclang; install it (Debian: libclang-dev)"; exit 1; }
+	touch $@
+
+$(PSQL):
+	@mkdir -p $(@D)
+	@command -v psql >/dev/null || apt-get install --yes --no-install-recommends postgresql-client || \
+	  { echo "the tests of PostgreSQL's protocol need psql; install it (Debian: postgresql-client)"; exit 1; }
 	touch $@
 
 $(TOOLS)/bin/cargo-deny:
