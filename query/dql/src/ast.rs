@@ -26,6 +26,8 @@ pub enum Statement {
     Advise(Box<Statement>),
     /// `SHOW`: system parameters.
     Show(Show),
+    /// `ALTER SYSTEM`: what a system parameter is to be.
+    Alter(Alter),
 }
 
 /// `SHOW name`, `SHOW ALL`, with a pattern for the names.
@@ -35,6 +37,15 @@ pub struct Show {
     pub name: Option<String>,
     /// `LIKE` or `ILIKE` and the pattern; names have no case either way.
     pub like: Option<String>,
+}
+
+/// `ALTER SYSTEM SET name = value`, `ALTER SYSTEM RESET name`, `ALTER SYSTEM RESET ALL`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alter {
+    /// One parameter; none for `ALL`.
+    pub name: Option<String>,
+    /// The value; none to reset it, which `SET name = DEFAULT` is, too.
+    pub to: Option<Value>,
 }
 
 /// Which collection, with the types of its fields, another name for it, and perhaps the ids to look at.

@@ -500,6 +500,14 @@ impl Display for Statement {
                     text(f, like)
                 })
             }
+            Self::Alter(alter) => {
+                f.write_str(if alter.to.is_some() { "ALTER SYSTEM SET " } else { "ALTER SYSTEM RESET " })?;
+                match &alter.name {
+                    Some(parameter) => name(f, parameter)?,
+                    None => f.write_str("ALL")?,
+                }
+                alter.to.iter().try_for_each(|value| write!(f, " = {}", Expr::Literal(value.clone())))
+            }
         }
     }
 }

@@ -110,7 +110,7 @@ impl Statement {
                 of_projections(&mut delete.returning, each)
             }
             Self::Explain(inner) | Self::Profile(inner) | Self::Advise(inner) => inner.each_expr(each),
-            Self::Show(_) => Ok(()),
+            Self::Show(_) | Self::Alter(_) => Ok(()),
         }
     }
 }

@@ -33,6 +33,9 @@ impl Parser<'_> {
         if self.take_word("SHOW") {
             return Ok(Statement::Show(self.show()?));
         }
+        if self.take_words(&["ALTER", "SYSTEM"]) {
+            return Ok(Statement::Alter(self.alter()?));
+        }
         self.core()
     }
 

@@ -5,7 +5,7 @@
 use bigpeer_crdt::{Object, Value};
 
 use super::{MAX_NESTING, Parser};
-use crate::ast::{Expr, FieldType, Show, TypeDef};
+use crate::ast::{Alter, Expr, FieldType, Show, TypeDef};
 use crate::error::DqlError;
 use crate::lexer::Kind;
 
@@ -29,19 +29,37 @@ impl Parser<'_> {
         Ok(Show { name, like })
     }
 
+    /// After `ALTER SYSTEM`.
+    pub(super) fn alter(&mut self) -> Result<Alter, DqlError> {
+        if self.take_word("RESET") {
+            let name = if self.take_word("ALL") { None } else { Some(self.name("a parameter's name, or ALL")?) };
+            return Ok(Alter { name, to: None });
+        }
+        self.expect_word("SET")?;
+        let name = Some(self.name("a parameter's name")?);
+        if !self.take_word("TO") {
+            self.expect_symbol("=")?;
+        }
+        if self.take_word("DEFAULT") {
+            return Ok(Alter { name, to: None });
+        }
+        let at = self.here();
+        match self.expr()? {
+            Expr::Literal(value) => Ok(Alter { name, to: Some(value) }),
+            _ => Err(self.error_at(at, "A system parameter takes a value, or DEFAULT")),
+        }
+    }
+
     /// The text begins with no statement that is here.
     pub(super) fn no_statement(&self) -> DqlError {
-        const BEGIN: &str =
-            "a statement begins with SELECT, INSERT, UPDATE, DELETE, EVICT, EXPLAIN, PROFILE, ADVISE or SHOW";
+        const BEGIN: &str = "a statement begins with SELECT, INSERT, UPDATE, DELETE, EVICT, EXPLAIN, PROFILE, ADVISE, SHOW or ALTER SYSTEM";
         let error = self.expected("a statement");
         let Kind::Word(word) = self.kind() else { return error.hint(BEGIN) };
         match word.to_ascii_uppercase().as_str() {
             "CREATE" | "DROP" => self
                 .error("Unsupported feature: CREATE INDEX and DROP INDEX")
                 .hint("leave it out: every scan is pruned by the values that were stored, of every field"),
-            "ALTER" => self.error("Unsupported feature: ALTER SYSTEM").hint(
-                "strict mode is the path's: /api/v4 is strict, /api/v5 is not; SHOW ALL says what holds; all else is configured where the server runs",
-            ),
+            "ALTER" => error.hint("write ALTER SYSTEM SET name = value or ALTER SYSTEM RESET name"),
             "SYNC" => self
                 .error("Unsupported feature: SYNC CONTEXT")
                 .hint("statements are run on the server's documents, not on devices"),

@@ -108,9 +108,12 @@ impl Statement {
     #[must_use]
     pub fn query_type(&self) -> QueryType {
         match self {
-            Self::Select(_) | Self::Explain(_) | Self::Profile(_) | Self::Advise(_) | Self::Show(_) => {
-                QueryType::Select
-            }
+            Self::Select(_)
+            | Self::Explain(_)
+            | Self::Profile(_)
+            | Self::Advise(_)
+            | Self::Show(_)
+            | Self::Alter(_) => QueryType::Select,
             Self::Insert(_) | Self::Update(_) | Self::Delete(_) | Self::Evict(_) => QueryType::Mutation,
         }
     }
@@ -170,6 +173,7 @@ impl Statement {
                 Plan::Explain(explain::advice(&inner.plan(params, mode, ids)?, &text))
             }
             Self::Show(show) => Plan::Explain(show::rows(&show, mode)?),
+            Self::Alter(alter) => Plan::Explain(show::altered(&alter, mode)?),
         })
     }
 }

@@ -17,6 +17,21 @@ fn show() {
 }
 
 #[test]
+fn alter_system_is_content_with_what_holds() {
+    for (mut store, strict) in [(Store::new(), "false"), (Store::strict(), "true")] {
+        for text in [
+            format!("ALTER SYSTEM SET DQL_STRICT_MODE = {strict}"),
+            format!("alter system set dql_strict_mode to {strict}"),
+            "ALTER SYSTEM SET dql_restrict_subscriptions = DEFAULT".to_owned(),
+            "ALTER SYSTEM RESET DQL_STRICT_MODE".to_owned(),
+            "ALTER SYSTEM RESET ALL".to_owned(),
+        ] {
+            assert!(store.run(&text).is_empty(), "{text}");
+        }
+    }
+}
+
+#[test]
 fn advise_and_profile() {
     let mut store = Store::with(json!([{"_id": 1, "x": 1}, {"_id": 2, "x": 2}, {"_id": 3, "x": 2}]));
     let outcome = |store: &mut Store, text: &str| store.run(text)[0]["advice"]["outcome"].clone();
@@ -63,7 +78,11 @@ fn what_is_not_here_is_refused_with_its_place_and_a_way_out() {
     for (text, expected, hint) in [
         ("CREATE INDEX IF NOT EXISTS i ON c (x)", "CREATE INDEX and DROP INDEX (line 1, column 1)", "leave it out"),
         ("DROP INDEX i ON c", "CREATE INDEX and DROP INDEX", "leave it out"),
-        ("ALTER SYSTEM SET DQL_STRICT_MODE = false", "ALTER SYSTEM", "/api/v5"),
+        ("ALTER SYSTEM SET DQL_STRICT_MODE = true", "DQL_STRICT_MODE is false here", "/api/v5"),
+        ("ALTER SYSTEM SET speed TO 5", "unknown parameter 'speed'", "SHOW ALL"),
+        ("ALTER SYSTEM RESET speed", "unknown parameter 'speed'", "SHOW ALL"),
+        ("ALTER SYSTEM SET DQL_STRICT_MODE = x", "takes a value, or DEFAULT (line 1, column 36)", ""),
+        ("ALTER TABLE c", "Expected a statement", "ALTER SYSTEM SET"),
         ("SYNC CONTEXT (PEERS WHERE true) SELECT * FROM c", "SYNC CONTEXT", "not on devices"),
         ("UPSERT INTO c", "Expected a statement", "ON ID CONFLICT DO UPDATE"),
         ("BEGIN TRANSACTION", "Expected a statement", "together"),

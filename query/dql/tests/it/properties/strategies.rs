@@ -3,7 +3,7 @@
 use bigpeer_crdt::{Object, Value};
 use bigpeer_dql::Function;
 use bigpeer_dql::ast::{
-    AggregateKind, BinaryOp, Binding, CastType, ConflictPolicy, CounterOp, Delete, Expr, FieldType, Insert,
+    AggregateKind, Alter, BinaryOp, Binding, CastType, ConflictPolicy, CounterOp, Delete, Expr, FieldType, Insert,
     InsertInput, Join, JoinKind, LikeKind, Order, OrderTerm, Projection, Quantifier, Select, Show, Source, Statement,
     TypeDef, Update, UseIds,
 };
@@ -303,5 +303,10 @@ pub(crate) fn statement() -> BoxedStrategy<Statement> {
         (2, select @ Statement::Select(_)) => Statement::Profile(Box::new(select)),
         (_, core) => core,
     });
-    prop_oneof![20 => about, 1 => show].boxed()
+    let value = prop_oneof![any::<bool>().prop_map(Value::from), any::<u32>().prop_map(|n| Value::from(i64::from(n)))];
+    let alter = (option::of(name()), option::of(value)).prop_map(|(name, to)| {
+        let to = to.filter(|_| name.is_some());
+        Statement::Alter(Alter { name, to })
+    });
+    prop_oneof![20 => about, 1 => show, 1 => alter].boxed()
 }
