@@ -76,7 +76,7 @@ fmt: ## format the code
 deny: $(TOOLS)/bin/cargo-deny ## licences and sources of dependencies
 	$(TOOLS)/bin/cargo-deny check licenses bans sources
 
-fuzz: ## each decoder against random bytes, 30 seconds each (needs a nightly toolchain)
+fuzz: ## each decoder against random bytes, 30 seconds each
 	tests/fuzz/run 30
 
 check-fdb: $(LIBCLANG) ## build and type-check the FoundationDB engine; needs no FoundationDB

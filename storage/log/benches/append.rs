@@ -1,7 +1,8 @@
 //! How fast the embedded log appends, reads and recovers, beside the disk itself: a raw loop in the same run that writes the
 //! same bytes to a preallocated, initialized file, with one sync per batch of the same size.
 //!
-//! Prints lines `name value unit`. `BIGPEER_BENCH_DIR` says on which disk (default: the system's temporary directory).
+//! Prints lines `name value unit`. `BIGPEER_BENCH_DIR` says on which disk (default: the system's temporary directory);
+//! `BIGPEER_BENCH_ONLY`, such as `200B_64`, which of the appending measurements alone is run.
 
 #![allow(
     clippy::unwrap_used,
@@ -40,8 +41,12 @@ fn main() {
     let dir = tempfile::tempdir_in(root).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let raw = RawFile::new(&dir.path().join("raw"));
+    let only = std::env::var("BIGPEER_BENCH_ONLY").ok();
     for payload in [200, 4096] {
         for appenders in [1, 8, 64, 512] {
+            if only.as_ref().is_some_and(|only| *only != format!("{payload}B_{appenders}")) {
+                continue;
+            }
             // The two alternate, so that what else the machine does meets both.
             let log = dir.path().join(format!("log-{payload}-{appenders}"));
             let (mut ours, mut theirs) = (Measured::default(), Measured::default());
@@ -56,6 +61,9 @@ fn main() {
         }
     }
     drop(raw);
+    if only.is_some() {
+        return;
+    }
     let log = dir.path().join("large");
     let bytes = runtime.block_on(fill(&log));
     runtime.block_on(read_and_recover(&log, bytes));

@@ -99,6 +99,14 @@ impl EmbeddedLog {
         Self::start(disk, settings, false)
     }
 
+    /// As [`Self::open_on`], with the threads of [`Self::open`].
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_threaded_on(disk: &Arc<dyn Disk>, settings: EmbeddedSettings) -> Result<Self, OpenError> {
+        Self::start(disk, settings, true)
+    }
+
     fn start(disk: &Arc<dyn Disk>, settings: EmbeddedSettings, in_background: bool) -> Result<Self, OpenError> {
         let error =
             |action: &str, source| OpenError::Io { dir: disk.path().to_owned(), action: action.to_owned(), source };

@@ -9,6 +9,7 @@
     reason = "these are tests"
 )]
 
+mod concurrent;
 mod crashes;
 mod damage;
 mod fdb;
