@@ -73,7 +73,7 @@ impl LiveQuery {
     pub async fn next(&mut self) -> Result<LiveResult, PeerError> {
         loop {
             let version = self.changed_version().await?;
-            self.rest().await;
+            rest(self.last_run, self.clock.monotonic()).await;
             let plan = self.plan.clone();
             let started = self.clock.monotonic();
             let items = self.store.read(move |tables| run_select(tables, plan)).await?;
@@ -96,13 +96,6 @@ impl LiveQuery {
         let version = |versions: &Versions| versions.get(&collection).copied().unwrap_or(0);
         let versions = self.versions.wait_for(|versions| seen != Some(version(versions))).await;
         versions.map(|versions| version(&versions)).map_err(|_| PeerError::Closed)
-    }
-
-    async fn rest(&self) {
-        if let Some((ended, took)) = self.last_run {
-            let since = self.clock.monotonic().saturating_sub(ended);
-            tokio::time::sleep(took.saturating_sub(since)).await;
-        }
     }
 
     /// The difference to the last rows, which are replaced, and whether the order is another one.
@@ -129,6 +122,16 @@ impl LiveQuery {
     }
 }
 
+/// Lets as much time pass after an evaluation as it took. A sleep of nothing would still wait for the timer's next millisecond,
+/// so there is none.
+async fn rest(last_run: Option<(Duration, Duration)>, now: Duration) {
+    let Some((ended, took)) = last_run else { return };
+    let left = took.saturating_sub(now.saturating_sub(ended));
+    if !left.is_zero() {
+        tokio::time::sleep(left).await;
+    }
+}
+
 impl LiveResult {
     fn is_unchanged(&self) -> bool {
         self.inserted.is_empty() && self.updated.is_empty() && self.removed.is_empty()
@@ -145,5 +148,22 @@ fn row_key(row: &Value, copies: &mut BTreeMap<String, usize>) -> RowKey {
             *count += 1;
             RowKey::Whole(text, *count)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_rested_does_not_wait_for_a_timer() {
+        // Between two of the timer's milliseconds, as nearly always.
+        tokio::time::advance(Duration::from_micros(300)).await;
+        let ms = Duration::from_millis;
+        assert_eq!(rest(None, ms(5)).now_or_never(), Some(()));
+        assert_eq!(rest(Some((ms(1), ms(2))), ms(3)).now_or_never(), Some(()));
+        assert_eq!(rest(Some((ms(1), ms(2))), ms(2)).now_or_never(), None, "half of the rest is left");
     }
 }

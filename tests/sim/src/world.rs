@@ -81,7 +81,13 @@ impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut chance = StdRng::seed_from_u64(seed ^ 0x91a9);
         let embedded = chance.random_ratio(1, 2);
-        Self { seed, clients: chance.random_range(3..=6), servers: 1, embedded }
+        // A log in memory can have several servers over it, as one of a cluster has.
+        let servers = match seed % 8 {
+            3 if !embedded => 2,
+            6 if !embedded => 3,
+            _ => 1,
+        };
+        Self { seed, clients: chance.random_range(3..=6), servers, embedded }
     }
 }
 

@@ -21,6 +21,8 @@ mod peers;
 mod server;
 mod wire;
 
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use server::{Server, cpu, percentile, resident};
@@ -110,6 +112,32 @@ async fn idle_and_fan_out(peers: usize, first: bool) {
     say(&format!("fan_out_p99_{peers}"), p99, "ms", &target);
     let each = spent * 1e6 / deliveries as f64;
     say(&format!("cpu_per_delivery_{peers}"), each, "µs", &format!("target ≤ 10: {}", met(each <= 10.0)));
+    if peers == 1_000 {
+        let bare = bare_sends(peers);
+        say("cpu_per_bare_send_1000", bare, "µs", &format!("same run; a delivery costs {:.1} of them", each / bare));
+    }
+}
+
+/// What the kernel alone takes for a small message to each of many connections, in microseconds of processor time: nobody reads,
+/// so that nobody is woken.
+fn bare_sends(connections: usize) -> f64 {
+    const ROUNDS: usize = 50;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let connect = |_| {
+        let peer = TcpStream::connect(address).unwrap();
+        let ours = listener.accept().unwrap().0;
+        ours.set_nodelay(true).unwrap();
+        (ours, peer)
+    };
+    let mut pairs: Vec<_> = (0..connections).map(connect).collect();
+    let before = cpu();
+    for _ in 0..ROUNDS {
+        for (ours, _) in &mut pairs {
+            ours.write_all(&[0x5a; 120]).unwrap();
+        }
+    }
+    (cpu() - before) * 1e6 / (ROUNDS * connections) as f64
 }
 
 /// A hundred thousand equality subscriptions; each change matches one.

@@ -1,6 +1,7 @@
 //! A few seeds, and those that once found something.
 
 use bigpeer_sim::run;
+use bigpeer_sim::world::Plan;
 
 fn passes(seed: u64) {
     let outcome = run::run(seed);
@@ -12,6 +13,14 @@ fn passes(seed: u64) {
 #[test]
 fn five_seeds() {
     (0..5).for_each(passes);
+}
+
+/// Peers that come back to another server than the one they left, while others write through a third.
+#[test]
+fn several_servers_over_one_log() {
+    let several: Vec<u64> = (0..200).filter(|seed| Plan::of(*seed).servers > 1).collect();
+    assert!(several.len() >= 20, "{several:?}");
+    several.into_iter().take(3).for_each(passes);
 }
 
 /// What docs/simulation.md says about each.
