@@ -100,9 +100,10 @@ clean: ## remove what the build and the tests made
 	$(CARGO) clean
 	rm -rf .venv .cache
 
-$(PYTHON): requirements.txt
+$(PYTHON): requirements.txt requirements-duckdb-delta.txt
 	python3 -m venv .venv
 	.venv/bin/pip install --quiet --requirement requirements.txt
+	.venv/bin/pip install --quiet --upgrade --target .venv/duckdb-delta --requirement requirements-duckdb-delta.txt
 	touch $@
 
 $(LIBCLANG):

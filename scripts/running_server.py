@@ -65,11 +65,12 @@ class Server:
         self.process.terminate()
         self.process.wait()
 
-    def post(self, path, body, token=None):
+    def post(self, path, body, token=None, method="POST"):
         request = urllib.request.Request(
             f"{self.url}{path}",
             json.dumps(body).encode(),
             {"Content-Type": "application/json", "Authorization": f"Bearer {token or self.credentials['api_key']}"},
+            method=method,
         )
         try:
             return json.loads(urllib.request.urlopen(request).read() or b"null")
@@ -81,6 +82,11 @@ class Server:
 
     def sql(self, query):
         return self.post(f"/{self.credentials['app']}/sql", {"query": query, "format": "json"})
+
+    def configure(self, collection, settings):
+        """What is to be done with a collection besides keeping it."""
+        path = f"/admin/v1/apps/{self.credentials['app']}/collections/{collection}"
+        return self.post(path, settings, self.credentials["admin_token"], "PUT")
 
     def compact(self):
         """Folds everything into Parquet now."""

@@ -120,7 +120,13 @@ impl View {
         let own = self.written.get(&wanted.collection);
         let mut own: VecDeque<(DocId, Arc<Document>)> =
             own.into_iter().flatten().map(|(id, document)| (id.clone(), Arc::clone(document))).collect();
-        let scan = Scan { conditions: wanted.conditions, after: None, changed_since: None, deleted: false };
+        let scan = Scan {
+            conditions: wanted.conditions,
+            after: None,
+            changed_since: None,
+            unchanged_since: None,
+            deleted: false,
+        };
         let mut batches = self.snapshot.scan(&wanted.collection, scan);
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(|error| failed(&error))?;

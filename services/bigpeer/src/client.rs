@@ -56,6 +56,82 @@ struct CredentialsFile {
     url: Option<String>,
     app: Option<String>,
     api_key: Option<String>,
+    admin_token: Option<String>,
+}
+
+/// Flags of every command that asks the admin API.
+#[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Which server")]
+pub(crate) struct AdminArgs {
+    /// Base URL of the server, such as http://127.0.0.1:8080
+    #[arg(long, global = true, env = "BIGPEER_URL", value_name = "URL")]
+    url: Option<String>,
+    /// Id of the app
+    #[arg(long, global = true, env = "BIGPEER_APP", value_name = "ID")]
+    app: Option<String>,
+    /// Admin token; better in the environment than on the command line, where others can read it
+    #[arg(long, global = true, env = "BIGPEER_ADMIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    admin_token: Option<String>,
+    /// File that holds what the flags above leave open, as {"url", "app", "admin_token"} [default:
+    /// data/dev-credentials.json]
+    #[arg(long, global = true, env = "BIGPEER_CREDENTIALS", value_name = "FILE")]
+    credentials: Option<PathBuf>,
+}
+
+impl fmt::Debug for AdminArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminArgs").field("url", &self.url).field("app", &self.app).finish_non_exhaustive()
+    }
+}
+
+/// A server, an app and an admin token.
+pub(crate) struct Admin {
+    url: String,
+    app: AppId,
+    token: String,
+}
+
+impl AdminArgs {
+    /// Which server, app and token.
+    ///
+    /// # Errors
+    /// When one of them is nowhere to be found.
+    pub(crate) fn resolve(&self) -> Result<Admin, Failure> {
+        let client = ClientArgs {
+            url: self.url.clone(),
+            app: self.app.clone(),
+            api_key: self.admin_token.clone(),
+            credentials: self.credentials.clone(),
+        };
+        let Client { url, app, api_key: token } = client.find("admin-token", |file| file.admin_token)?;
+        Ok(Admin { url, app, token })
+    }
+}
+
+impl Admin {
+    /// Asks the admin API about the app; the answer's body, if it has one.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or with what it says.
+    pub(crate) async fn ask(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<serde_json::Value, Failure> {
+        let url = format!("{}/admin/v1/apps/{}/{path}", self.url, self.app);
+        let mut request = reqwest::Client::new().request(method, &url).bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.map_err(|error| unreachable(&self.url, &error))?;
+        let answer = accepted(&url, answer).await?;
+        let text = answer.text().await.map_err(|error| Failure::new(format!("the answer broke off: {error}")))?;
+        if text.is_empty() {
+            return Ok(serde_json::Value::Null);
+        }
+        serde_json::from_str(&text).map_err(|error| Failure::new(format!("{url} answered no JSON: {error}")))
+    }
 }
 
 impl ClientArgs {
@@ -64,6 +140,11 @@ impl ClientArgs {
     /// # Errors
     /// When one of them is nowhere to be found.
     pub(crate) fn resolve(&self) -> Result<Client, Failure> {
+        self.find("api-key", |file| file.api_key)
+    }
+
+    /// As [`Self::resolve`], with another secret from the file.
+    fn find(&self, secret: &str, secret_of: impl FnOnce(CredentialsFile) -> Option<String>) -> Result<Client, Failure> {
         let complete = self.url.is_some() && self.app.is_some() && self.api_key.is_some();
         let file = match (&self.credentials, complete) {
             (_, true) => None,
@@ -71,7 +152,8 @@ impl ClientArgs {
             (None, false) if Path::new(DEFAULT_CREDENTIALS).exists() => Some(read(Path::new(DEFAULT_CREDENTIALS))?),
             (None, false) => None,
         };
-        let (url, app, api_key) = file.map(|file| (file.url, file.app, file.api_key)).unwrap_or_default();
+        let (url, app, api_key) =
+            file.map(|mut file| (file.url.take(), file.app.take(), secret_of(file))).unwrap_or_default();
         let need = |flag: &Option<String>, file: Option<String>, name: &str| {
             flag.clone().or(file).ok_or_else(|| {
                 Failure::new(format!(
@@ -81,7 +163,7 @@ impl ClientArgs {
         };
         let url = need(&self.url, url, "url")?;
         let app = need(&self.app, app, "app")?;
-        let api_key = need(&self.api_key, api_key, "api-key")?;
+        let api_key = need(&self.api_key, api_key, secret)?;
         let app = AppId::new(&app).map_err(|error| Failure::new(error.to_string()))?;
         Ok(Client { url: url.trim_end_matches('/').to_owned(), app, api_key: api_key.trim().to_owned() })
     }
@@ -105,28 +187,32 @@ impl Client {
         // One pool of connections for all requests of the process.
         static HTTP: std::sync::LazyLock<reqwest::Client> = std::sync::LazyLock::new(reqwest::Client::new);
         let sent = HTTP.post(&url).bearer_auth(&self.api_key).json(body).send().await;
-        let answer = sent.map_err(|error| self.unreachable(&error))?;
-        if answer.status().is_success() {
-            return Ok(answer);
-        }
-        let status = answer.status();
-        let text = answer.text().await.unwrap_or_default();
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let message = json.pointer("/error/message").and_then(serde_json::Value::as_str);
-        Err(Failure::new(match message {
-            Some(message) => message.to_owned(),
-            None => format!("{url} answered {status}"),
-        }))
+        accepted(&url, sent.map_err(|error| unreachable(&self.url, &error))?).await
     }
+}
 
-    fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        // The innermost cause is the one that says something ("Connection refused").
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        Failure::new(format!("cannot reach {}: {cause}; is `bigpeer serve` running there?", self.url))
+/// The answer, if it is a success; else what it says.
+async fn accepted(url: &str, answer: reqwest::Response) -> Result<reqwest::Response, Failure> {
+    if answer.status().is_success() {
+        return Ok(answer);
     }
+    let status = answer.status();
+    let text = answer.text().await.unwrap_or_default();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let message = json.pointer("/error/message").and_then(serde_json::Value::as_str);
+    Err(Failure::new(match message {
+        Some(message) => message.to_owned(),
+        None => format!("{url} answered {status}"),
+    }))
+}
+
+fn unreachable(url: &str, error: &reqwest::Error) -> Failure {
+    // The innermost cause is the one that says something ("Connection refused").
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    Failure::new(format!("cannot reach {url}: {cause}; is `bigpeer serve` running there?"))
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "types of Arrow and CSV have dozens of variants, and grow")]
 
+mod backup;
 mod client;
+mod doctor;
+mod export;
 mod failure;
 mod import;
 mod output;
@@ -45,6 +48,14 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Import files into a collection, each row exactly once, also when interrupted and started again
     Import(ImportCommand),
+    /// Write a collection, or what a SQL query answers, to a file or a bucket
+    Export(export::ExportArgs),
+    /// Look whether everything of an app is there, and what was written
+    Doctor(doctor::DoctorArgs),
+    /// Keep an app's state under a name, and bring it back
+    Backup(backup::BackupArgs),
+    /// Make another app of one, as it is or as it was
+    App(backup::AppArgs),
     /// Work as a Small Peer: a local store that works offline and syncs
     Peer(peer::PeerArgs),
     /// DQL on the server: one statement, or a script
@@ -94,6 +105,10 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(args) => serve::run(args).await,
         Command::Import(ImportCommand { import, client }) => import::run(import, client).await,
+        Command::Export(args) => export::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
+        Command::Backup(args) => backup::run(args).await,
+        Command::App(args) => backup::app(args).await,
         Command::Peer(args) => peer::run(args).await,
         Command::Dql(args) => shell::dql(args).await,
         Command::Sql(args) => shell::sql(args).await,

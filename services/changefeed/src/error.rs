@@ -67,6 +67,7 @@ impl FeedError {
             | TablesError::Fenced { .. }
             | TablesError::NoPin { .. }
             | TablesError::Stopped
+            | TablesError::NotEmpty { .. }
             | TablesError::Encoding(_) => Self::Tables(error),
         }
     }

@@ -185,12 +185,10 @@ impl Owner {
     async fn deliver(&self, held: &Held) -> Result<Ended, FeedError> {
         let mut entries = self.registry.watch();
         let mut catalogue = self.context.catalogue.changes();
-        let Some(Stored { record: entry, .. }) = self.registry.entry(&self.app, &self.name).await? else {
+        let stored = self.registry.entry(&self.app, &self.name).await?;
+        let Some(Stored { record: entry, .. }) = stored.filter(|stored| stored.record.paused.is_none()) else {
             return Ok(Ended::Stopped);
         };
-        if entry.paused.is_some() {
-            return Ok(Ended::Stopped);
-        }
         let access = self.access(&entry.spec);
         let lens = access.clone().and_then(|access| Lens::compile(&entry.spec.sources, access, entry.spec.values));
         let lens = match lens {
@@ -217,10 +215,8 @@ impl Owner {
                 },
                 changed = entries.changed() => {
                     changed?;
-                    match self.registry.entry(&self.app, &self.name).await? {
-                        Some(stored) if stored.record == entry => {}
-                        Some(_) => break Ok(Ended::Changed),
-                        None => break Ok(Ended::Stopped),
+                    if let Some(ended) = self.is_another_than(&entry).await? {
+                        break Ok(ended);
                     }
                 }
                 changed = catalogue.changed() => {
@@ -256,6 +252,15 @@ impl Owner {
         let (behind, at) = (reader.is_behind(), reader.cursor().to_string());
         committing.commit(&confirmed, behind, &at).await?;
         ended
+    }
+
+    /// What ends the delivery if the feed is no longer what it was.
+    async fn is_another_than(&self, entry: &Entry) -> Result<Option<Ended>, FeedError> {
+        Ok(match self.registry.entry(&self.app, &self.name).await? {
+            Some(stored) if stored.record == *entry => None,
+            Some(_) => Some(Ended::Changed),
+            None => Some(Ended::Stopped),
+        })
     }
 
     /// Opens the sink, and finds out where the feed stands.

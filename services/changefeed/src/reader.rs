@@ -338,8 +338,11 @@ pub(crate) fn add_snapshot(cursor: &mut Cursor, collections: Vec<CollectionName>
     }
 }
 
-/// Whether anything of a collection has changed since.
+/// Whether anything of a collection has changed since, or may have: a deletion that is forgotten.
 async fn has_changed(snapshot: &Snapshot, collection: &CollectionName, since: Lsn) -> Result<bool, FeedError> {
+    if snapshot.forgotten(collection) > since {
+        return Ok(true);
+    }
     let scan = Scan { changed_since: Some(since), deleted: true, ..Scan::default() };
     match snapshot.scan(collection, scan).next().await {
         None => Ok(false),

@@ -10,12 +10,15 @@ pub enum CompactorError {
     /// The tables.
     #[error(transparent)]
     Tables(#[from] TablesError),
-    /// The log could not be trimmed.
-    #[error("the log cannot be trimmed")]
+    /// The log could not be read or trimmed.
+    #[error("the log cannot be read or trimmed")]
     Log(#[from] ReadError),
     /// It is not known what readers need.
     #[error("it is not known what readers of the past need: {0}")]
     Readers(String),
+    /// Documents could not be removed.
+    #[error("documents cannot be removed: {0}")]
+    Removal(String),
 }
 
 impl CompactorError {
@@ -26,6 +29,7 @@ impl CompactorError {
             Self::Tables(error) => error.is_retryable(),
             Self::Log(error) => error.is_retryable(),
             Self::Readers(_) => true,
+            Self::Removal(_) => true,
         }
     }
 }

@@ -13,13 +13,16 @@
 
 mod error;
 mod policy;
+mod publishing;
 mod readers;
+mod removal;
 mod settings;
 mod trim;
 
 pub use error::CompactorError;
 pub use policy::due;
 pub use readers::Readers;
+pub use removal::{NewSite, Remover};
 pub use settings::CompactorSettings;
 
 use std::future::Future;
@@ -27,7 +30,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bigpeer_log::TransactionLog;
-use bigpeer_tables::{DocumentStore, Extent, Writer};
+use bigpeer_tables::paths::PinName;
+use bigpeer_tables::{DocumentStore, Extent, Pin, Writer};
 use bigpeer_types::Lsn;
 use tokio::sync::Notify;
 use trim::Tail;
@@ -47,6 +51,8 @@ pub struct Compactor {
     writer: Writer,
     /// Told after each flush.
     flushed: Notify,
+    /// Told when there may be something to publish: after each manifest, and when settings change.
+    changed: Notify,
 }
 
 impl Compactor {
@@ -60,7 +66,7 @@ impl Compactor {
         settings: CompactorSettings,
     ) -> Result<Self, CompactorError> {
         let writer = store.writer().await?;
-        Ok(Self { store, log, settings, writer, flushed: Notify::new() })
+        Ok(Self { store, log, settings, writer, flushed: Notify::new(), changed: Notify::new() })
     }
 
     /// Works until `shutdown` completes, and flushes once more if the settings say so. Failures that may pass are tried
@@ -79,11 +85,13 @@ impl Compactor {
             }
             error = self.flush_for_ever() => Err(error),
             error = self.compact_for_ever() => Err(error),
+            error = self.publish_for_ever() => Err(error),
+            error = self.collect_attachments_for_ever() => Err(error),
         }
     }
 
     /// Flushes everything that was applied, merges every collection into one sorted run without superseded rows, and
-    /// collects garbage: afterwards the Parquet files alone are the app.
+    /// publishes what is to be published, and collects garbage: afterwards the Parquet files alone are the app.
     ///
     /// # Errors
     /// As [`Self::run`]; also failures that may pass.
@@ -93,6 +101,9 @@ impl Compactor {
             if debt.new_segments > 0 || debt.superseded > 0 {
                 self.writer.compact(&debt.collection, Extent::Full).await?;
             }
+        }
+        for collection in self.store.collection_settings().into_keys() {
+            self.writer.publish(&collection).await?;
         }
         self.writer.collect_garbage().await?;
         Ok(())
@@ -125,6 +136,7 @@ impl Compactor {
         if let Some(done) = self.writer.flush().await? {
             tail.flushed(self.settings.clock.monotonic(), done.lsn, bytes);
             self.flushed.notify_one();
+            self.changed.notify_one();
         }
         let needed = self.hold().await?;
         if let Some(through) = tail.take_due(self.settings.clock.monotonic(), needed) {
@@ -165,10 +177,35 @@ impl Compactor {
                 worked |= self.writer.compact(&debt.collection, extent).await?.is_some();
             }
         }
-        if worked {
+        let forgotten = self.writer.forget_deletions().await?;
+        if worked || forgotten > 0 {
+            self.changed.notify_one();
             self.writer.collect_garbage().await?;
         }
         Ok(())
+    }
+
+    async fn collect_attachments_for_ever(&self) -> CompactorError {
+        let mut pause = Pause::default();
+        loop {
+            tokio::time::sleep(self.settings.attachments_every).await;
+            match self.writer.collect_attachments().await.map_err(CompactorError::from) {
+                Ok(_) => pause.reset(),
+                Err(error) if error.is_retryable() => pause.after(&error, "attachments", &self.store).await,
+                Err(error) => return error,
+            }
+        }
+    }
+
+    /// Puts everything that was written into segments, and keeps that state under a name for some time.
+    ///
+    /// # Errors
+    /// As [`Self::run`]; also failures that may pass.
+    pub async fn back_up(&self, name: PinName, keep: Duration) -> Result<(Pin, Lsn), CompactorError> {
+        let head = self.log.head(self.store.app()).await?;
+        self.store.wait_for(head).await?;
+        self.writer.flush().await?;
+        Ok(self.store.pin(name, keep).await?)
     }
 }
 

@@ -26,6 +26,8 @@ pub struct CompactorSettings {
     pub keep_for_readers: Duration,
     /// How much more is kept for them: bytes of changes, as they were in memory before they were flushed.
     pub keep_bytes_for_readers: usize,
+    /// How often attachments are looked for that nothing refers to.
+    pub attachments_every: Duration,
     /// Flush once more at shutdown, so that the next start replays nothing.
     pub flush_at_shutdown: bool,
     /// Where time comes from.
@@ -43,6 +45,7 @@ impl Default for CompactorSettings {
             readers: None,
             keep_for_readers: Duration::from_secs(24 * 3600),
             keep_bytes_for_readers: 4 << 30,
+            attachments_every: Duration::from_secs(6 * 3600),
             flush_at_shutdown: false,
             clock: Arc::new(SystemClock),
         }

@@ -208,6 +208,18 @@ impl Document {
         found
     }
 
+    /// All attachments in the state, those of a deleted document included: a later change may bring it back.
+    #[must_use]
+    pub fn held_attachments(&self) -> Vec<&Attachment> {
+        fn collect<'a>(node: &'a Node, found: &mut Vec<&'a Attachment>) {
+            found.extend(node.attached().map(|attached| &attached.attachment));
+            node.map().iter().for_each(|(_, node)| collect(node, found));
+        }
+        let mut found = Vec::new();
+        collect(&self.root, &mut found);
+        found
+    }
+
     /// Heap bytes behind this state, estimated from lengths.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {

@@ -57,6 +57,12 @@ pub enum TablesError {
         /// What was asked for.
         name: String,
     },
+    /// An app was to be made that has been written to already.
+    #[error("the app '{app}' is not empty")]
+    NotEmpty {
+        /// Which.
+        app: bigpeer_types::AppId,
+    },
     /// The store was shut down.
     #[error("the store was shut down")]
     Stopped,
@@ -77,6 +83,7 @@ impl TablesError {
             | Self::Fenced { .. }
             | Self::Forgotten { .. }
             | Self::NoPin { .. }
+            | Self::NotEmpty { .. }
             | Self::Stopped
             | Self::Encoding(_) => false,
         }

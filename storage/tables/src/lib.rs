@@ -5,6 +5,8 @@
 //! what the log holds behind that LSN, in memory. [`paths`] says where everything lies. Each document is live in exactly
 //! one segment; older rows of it are marked in deletion vectors, which are part of the manifest.
 //!
+//! What lies there is also published, where a collection's settings ask for it, as a Delta Lake table over the same files.
+//!
 //! # Consistency
 //! A [`Snapshot`] is the app at one LSN: every transaction up to it, nothing after it, whatever is written, flushed or
 //! compacted meanwhile. LSNs of snapshots only grow. [`DocumentStore::wait_for`] gives read-your-writes.
@@ -21,8 +23,10 @@
 #![warn(missing_docs)]
 
 mod bases;
+mod cloning;
 pub mod columns;
 mod error;
+mod examine;
 mod feed;
 mod local;
 pub mod manifest;
@@ -31,6 +35,7 @@ mod objects;
 mod overlay;
 mod past;
 pub mod paths;
+mod publish;
 mod scan;
 mod segment;
 mod settings;
@@ -41,13 +46,16 @@ mod tail;
 mod version;
 mod writer;
 
+pub use cloning::Cloned;
 pub use error::TablesError;
+pub use examine::{Examination, Finding, FindingKind};
 pub use feed::{AppliedBatch, AppliedTransaction, Feed, FeedError};
 pub use local::LocalObjects;
 pub use objects::{
     CacheSettings, Objects, ObjectsError, ObjectsLocation, ObjectsSettings, S3Encryption, S3Settings, Usage,
 };
 pub use past::Pin;
+pub use publish::PublishedTable;
 pub use settings::TablesSettings;
 pub use snapshot::{Scan, ScannedDocument, Snapshot, StoredDocument};
 pub use store::{DocumentStore, Stores};

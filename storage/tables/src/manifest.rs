@@ -2,7 +2,7 @@
 //!
 //! **Layout** (all numbers little-endian):
 //! ```text
-//! 8 bytes   "bpmanif" and the format version (1)
+//! 8 bytes   "bpmanif" and the format version (2; 1 is read, too)
 //! 4 bytes   crc32c of everything that follows
 //! 4 bytes   length of the body
 //! body      JSON: `Manifest`
@@ -10,17 +10,21 @@
 //! ```
 
 mod codec;
+mod moments;
 mod repository;
+mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use codec::{decode, encode};
+pub use moments::Moments;
 pub(crate) use repository::{Committed, Repository};
+pub use settings::{CollectionSettings, Expiry, MIN_EXPIRY_SECS, MIN_INTERVAL_SECS, Publication, PublicationMode};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bigpeer_types::{CollectionName, Lsn};
+use bigpeer_types::{AppId, CollectionName, Lsn};
 use roaring::RoaringBitmap;
 use ulid::Ulid;
 
@@ -39,7 +43,11 @@ pub struct Manifest {
     pub lsn: Lsn,
     /// When it was committed, in milliseconds since the epoch, by the writer's clock.
     pub committed_ms: u64,
-    /// The collections that have segments.
+    /// When which LSN was in segments.
+    pub moments: Moments,
+    /// The apps that this one is a clone of, the nearest last: attachments that it does not have itself are there.
+    pub origins: Vec<AppId>,
+    /// The collections that have segments, or settings.
     pub collections: BTreeMap<CollectionName, Collection>,
 }
 
@@ -50,6 +58,10 @@ pub struct Collection {
     pub columns: Columns,
     /// Its segments. Each document is live in exactly one of them.
     pub segments: Vec<SegmentMeta>,
+    /// What is to be done with it.
+    pub settings: CollectionSettings,
+    /// Deletions up to here may be unknown by now: whoever has seen nothing later has to start anew.
+    pub forgotten: Lsn,
 }
 
 /// One segment file, and which of its rows still count.
@@ -57,6 +69,8 @@ pub struct Collection {
 pub struct SegmentMeta {
     /// The file's name.
     pub ulid: Ulid,
+    /// The app in whose folder it lies, if that is another: this one is a clone, and has not written these rows anew yet.
+    pub home: Option<AppId>,
     /// Length of the file in bytes.
     pub size: u64,
     /// Checksum of the whole file.
@@ -93,13 +107,28 @@ impl SegmentMeta {
     pub fn live_rows(&self) -> u64 {
         u64::from(self.rows).saturating_sub(self.superseded.len())
     }
+
+    /// Whether no row of the file is a document that readers see: a compaction keeps deletions apart.
+    #[must_use]
+    pub fn is_graveyard(&self) -> bool {
+        self.tombstones.len() == u64::from(self.rows)
+    }
 }
 
 impl Manifest {
     /// The state of an app that has never been flushed.
     #[must_use]
     pub fn empty() -> Self {
-        Self { number: 0, epoch: 0, writer: 0, lsn: Lsn::ZERO, committed_ms: 0, collections: BTreeMap::new() }
+        Self {
+            number: 0,
+            epoch: 0,
+            writer: 0,
+            lsn: Lsn::ZERO,
+            committed_ms: 0,
+            moments: Moments::default(),
+            origins: Vec::new(),
+            collections: BTreeMap::new(),
+        }
     }
 
     /// All segments, with their collections.

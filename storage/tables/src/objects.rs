@@ -122,6 +122,17 @@ impl Objects {
         Ok(objects)
     }
 
+    /// Opens what a location names, to put something there once: whatever it keeps of what the tables rely on.
+    ///
+    /// # Errors
+    /// When the settings do not fit; whether it can be reached shows when it is used.
+    pub async fn open_for_export(
+        location: &ObjectsLocation,
+        settings: &ObjectsSettings,
+    ) -> std::result::Result<Self, ObjectsError> {
+        location::connect(location, settings).await
+    }
+
     /// Reads ranges of segments and attachments through a cache from now on.
     ///
     /// # Errors

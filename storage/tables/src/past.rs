@@ -55,6 +55,17 @@ impl DocumentStore {
         Ok(shared.snapshot(Arc::new(View { lsn, version, overlays })))
     }
 
+    /// As [`Self::at`], when everything up to this transaction id was applied.
+    ///
+    /// # Errors
+    /// As [`Self::at`].
+    pub async fn at_transaction(&self, version: u64) -> Result<Snapshot, TablesError> {
+        self.wait_for_version(version).await?;
+        let now = self.applied();
+        // Of a transaction that is not the newest everything is known: nothing else has its id any more.
+        self.at(if now.version == version { now } else { Lsn::new(version, u32::MAX) }).await
+    }
+
     /// Keeps the state of the newest manifest, for `time` from now, whatever is flushed, compacted and collected, here
     /// or in other processes. Returns the pin and its LSN. The same name again is another pin.
     ///

@@ -4,8 +4,12 @@
 //! apps/{app}/manifests/{number:020}
 //! apps/{app}/pins/{until_ms:020}-{name}
 //! apps/{app}/tables/{collection}/segments/{ulid}.parquet
-//! apps/{app}/tables/{collection}/_delta_log/{number:020}.json
+//! apps/{app}/tables/{collection}/_delta_log/{version:020}.json
+//! apps/{app}/tables/{collection}/_delta_log/{version:020}.checkpoint.parquet
+//! apps/{app}/tables/{collection}/_delta_log/_last_checkpoint        a hint that is overwritten
+//! apps/{app}/tables/{collection}/deletion_vector_{uuid}.bin
 //! apps/{app}/attachments/{sha256}
+//! apps/{app}/garbage/{ulid}                             attachments that nothing referred to at that time
 //! apps/{app}/uploads/{ulid}/upload
 //! apps/{app}/uploads/{ulid}/{offset:020}
 //! probe/{random}                                        there for a moment, while a store is tried
@@ -36,8 +40,16 @@ pub enum ObjectPath {
     Segment(AppId, CollectionName, Ulid),
     /// A commit of the Delta Lake log that publishes a collection.
     DeltaCommit(AppId, CollectionName, u64),
+    /// What all commits up to this one make of a published table.
+    DeltaCheckpoint(AppId, CollectionName, u64),
+    /// Where outside readers look for the last checkpoint. Not immutable, and nothing here relies on it.
+    DeltaLastCheckpoint(AppId, CollectionName),
+    /// Deletion vectors of a published table, by the number behind their UUID.
+    DeletionVectors(AppId, CollectionName, u128),
     /// A blob, by the SHA-256 of its content.
     Attachment(AppId, [u8; 32]),
+    /// Attachments that nothing referred to when this was written, and that go if it stays so.
+    Garbage(AppId, Ulid),
     /// What is known of an upload that has begun.
     Upload(AppId, Ulid),
     /// A piece of an upload, by where in the content it begins. Immutable.
@@ -54,8 +66,15 @@ impl ObjectPath {
             Self::Segment(app, collection, ulid) => {
                 segments(app, collection).join(PathPart::from(format!("{ulid}.parquet")))
             }
-            Self::DeltaCommit(app, collection, number) => {
-                table(app, collection).join("_delta_log").join(PathPart::from(format!("{number:020}.json")))
+            Self::DeltaCommit(app, collection, version) => {
+                delta_log(app, collection).join(PathPart::from(format!("{version:020}.json")))
+            }
+            Self::DeltaCheckpoint(app, collection, version) => {
+                delta_log(app, collection).join(PathPart::from(format!("{version:020}.checkpoint.parquet")))
+            }
+            Self::DeltaLastCheckpoint(app, collection) => delta_log(app, collection).join("_last_checkpoint"),
+            Self::DeletionVectors(app, collection, uuid) => {
+                table(app, collection).join(PathPart::from(format!("deletion_vector_{}.bin", uuid_text(*uuid))))
             }
             Self::Attachment(app, sha256) => {
                 let hex = sha256.iter().fold(String::new(), |mut hex, byte| {
@@ -64,6 +83,7 @@ impl ObjectPath {
                 });
                 app_root(app).join("attachments").join(PathPart::from(hex))
             }
+            Self::Garbage(app, ulid) => garbage(app).join(PathPart::from(ulid.to_string())),
             Self::Upload(app, upload) => self::upload(app, *upload).join("upload"),
             Self::UploadPart(app, upload, offset) => {
                 self::upload(app, *upload).join(PathPart::from(format!("{offset:020}")))
@@ -86,10 +106,23 @@ impl ObjectPath {
                 Self::Segment(AppId::new(app).ok()?, unescape(collection)?, ulid)
             }
             ["apps", app, "tables", collection, "_delta_log", file] => {
-                let number = file.strip_suffix(".json")?.parse().ok()?;
-                Self::DeltaCommit(AppId::new(app).ok()?, unescape(collection)?, number)
+                let (app, collection) = (AppId::new(app).ok()?, unescape(collection)?);
+                match file.split_once('.') {
+                    None if *file == "_last_checkpoint" => Self::DeltaLastCheckpoint(app, collection),
+                    Some((version, "json")) => Self::DeltaCommit(app, collection, version.parse().ok()?),
+                    Some((version, "checkpoint.parquet")) => {
+                        Self::DeltaCheckpoint(app, collection, version.parse().ok()?)
+                    }
+                    Some(_) | None => return None,
+                }
+            }
+            ["apps", app, "tables", collection, file] => {
+                let digits = file.strip_prefix("deletion_vector_")?.strip_suffix(".bin")?.replace('-', "");
+                let uuid = u128::from_str_radix(&digits, 16).ok()?;
+                Self::DeletionVectors(AppId::new(app).ok()?, unescape(collection)?, uuid)
             }
             ["apps", app, "attachments", hex] => Self::Attachment(AppId::new(app).ok()?, sha256(hex)?),
+            ["apps", app, "garbage", ulid] => Self::Garbage(AppId::new(app).ok()?, Ulid::from_string(ulid).ok()?),
             ["apps", app, "uploads", ulid, "upload"] => {
                 Self::Upload(AppId::new(app).ok()?, Ulid::from_string(ulid).ok()?)
             }
@@ -103,7 +136,7 @@ impl ObjectPath {
     }
 }
 
-/// What a pin is called: 1 to 64 of `a-z 0-9 - _`.
+/// What a pin is called: 1 to 80 of `a-z 0-9 - _`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PinName(String);
 
@@ -112,7 +145,7 @@ impl PinName {
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {
         let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
-        ((1..=64).contains(&name.len()) && name.bytes().all(fits)).then(|| Self(name.to_owned()))
+        ((1..=80).contains(&name.len()) && name.bytes().all(fits)).then(|| Self(name.to_owned()))
     }
 
     /// The name.
@@ -152,6 +185,18 @@ pub fn tables(app: &AppId) -> Path {
     app_root(app).join("tables")
 }
 
+/// The prefix of an app's attachments.
+#[must_use]
+pub fn attachments(app: &AppId) -> Path {
+    app_root(app).join("attachments")
+}
+
+/// The prefix of what is marked as garbage.
+#[must_use]
+pub fn garbage(app: &AppId) -> Path {
+    app_root(app).join("garbage")
+}
+
 /// The prefix of an app's uploads under way.
 #[must_use]
 pub fn uploads(app: &AppId) -> Path {
@@ -174,6 +219,25 @@ pub fn table(app: &AppId, collection: &CollectionName) -> Path {
 #[must_use]
 pub fn segments(app: &AppId, collection: &CollectionName) -> Path {
     table(app, collection).join("segments")
+}
+
+/// The prefix of the log that publishes a collection.
+#[must_use]
+pub fn delta_log(app: &AppId, collection: &CollectionName) -> Path {
+    table(app, collection).join("_delta_log")
+}
+
+/// A number as a UUID is written.
+fn uuid_text(uuid: u128) -> String {
+    let hex = format!("{uuid:032x}");
+    let mut out = String::with_capacity(36);
+    for (at, digit) in hex.chars().enumerate() {
+        if matches!(at, 8 | 12 | 16 | 20) {
+            out.push('-');
+        }
+        out.push(digit);
+    }
+    out
 }
 
 fn escape(name: &CollectionName) -> String {
@@ -239,8 +303,12 @@ mod tests {
             for path in [
                 ObjectPath::Manifest(app(), number),
                 ObjectPath::Segment(app(), name.clone(), Ulid(ulid)),
-                ObjectPath::DeltaCommit(app(), name, number),
+                ObjectPath::DeltaCommit(app(), name.clone(), number),
+                ObjectPath::DeltaCheckpoint(app(), name.clone(), number),
+                ObjectPath::DeltaLastCheckpoint(app(), name.clone()),
+                ObjectPath::DeletionVectors(app(), name, ulid),
                 ObjectPath::Attachment(app(), sha),
+                ObjectPath::Garbage(app(), Ulid(ulid)),
                 ObjectPath::Upload(app(), Ulid(ulid)),
                 ObjectPath::UploadPart(app(), Ulid(ulid), number),
             ] {

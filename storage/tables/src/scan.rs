@@ -142,14 +142,16 @@ impl Merge {
         entry: Option<(DocId, Arc<Entry>)>,
     ) -> Result<Option<ScannedDocument>, TablesError> {
         let since = self.scan.changed_since;
+        let until = self.scan.unchanged_since;
         let Some((id, entry)) = entry else {
             return Ok(row
                 .filter(|row| self.scan.deleted || !row.tombstone)
                 .map(|row| row.document)
                 .filter(|document| since.is_none_or(|since| document.lsn > since))
+                .filter(|document| until.is_none_or(|until| document.lsn <= until))
                 .filter(|document| self.scan.after.as_ref().is_none_or(|after| document.id > *after)));
         };
-        if since.is_some_and(|since| entry.lsn <= since) {
+        if since.is_some_and(|since| entry.lsn <= since) || until.is_some_and(|until| entry.lsn > until) {
             return Ok(None);
         }
         let base = row.as_ref().map(|row| &*row.document.state);
@@ -286,6 +288,9 @@ async fn wanted_rows(
     let mut wanted = live.clone();
     if !scan.deleted {
         wanted -= &*meta.tombstones;
+    }
+    if scan.unchanged_since.is_some_and(|until| meta.min_lsn > until) {
+        return Ok(RoaringBitmap::new());
     }
     if let Some(since) = scan.changed_since {
         if meta.max_lsn <= since {

@@ -81,7 +81,8 @@ impl std::fmt::Debug for RowGroup {
 
 impl SegmentFile {
     pub(crate) fn new(app: &AppId, collection: &CollectionName, meta: &SegmentMeta) -> Self {
-        let path = ObjectPath::Segment(app.clone(), collection.clone(), meta.ulid).to_path();
+        let home = meta.home.as_ref().unwrap_or(app).clone();
+        let path = ObjectPath::Segment(home, collection.clone(), meta.ulid).to_path();
         let (tail_bytes, tail_crc32c) = (meta.tail_bytes, meta.tail_crc32c);
         Self { path, size: meta.size, tail_bytes, tail_crc32c, footer: OnceLock::new() }
     }

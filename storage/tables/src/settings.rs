@@ -30,6 +30,12 @@ pub struct TablesSettings {
     /// How long a manifest is kept after a later one took its place: for readers in other processes, and for reads of the
     /// past.
     pub keep_for: Duration,
+    /// How long a deletion is remembered after it was flushed. Who comes back later starts anew.
+    pub keep_tombstones: Duration,
+    /// How long an attachment is kept that no document refers to: the document may still be on its way.
+    pub attachment_age: Duration,
+    /// How long an attachment that was marked as garbage can still be found before it is deleted.
+    pub garbage_delay: Duration,
     /// How old a segment that no kept manifest refers to must be before it is deleted.
     pub orphan_age: Duration,
     /// Where time comes from.
@@ -51,6 +57,9 @@ impl Default for TablesSettings {
             compaction_bytes: 256 << 20,
             keep_manifests: 3,
             keep_for: Duration::from_secs(600),
+            keep_tombstones: Duration::from_secs(30 * 86_400),
+            attachment_age: Duration::from_secs(7 * 86_400),
+            garbage_delay: Duration::from_secs(3600),
             orphan_age: Duration::from_secs(3600),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),

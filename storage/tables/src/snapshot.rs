@@ -65,8 +65,10 @@ pub struct Scan {
     pub conditions: Vec<FieldCondition>,
     /// Only ids after this.
     pub after: Option<DocId>,
-    /// Only documents whose last change is after this.
+    /// Only documents whose last change is after this. Complete if it is not before [`Snapshot::forgotten`].
     pub changed_since: Option<Lsn>,
+    /// Only documents whose last change is at or before this.
+    pub unchanged_since: Option<Lsn>,
     /// Also documents that are not visible: deleted ones.
     pub deleted: bool,
 }
@@ -99,6 +101,14 @@ impl Snapshot {
     #[must_use]
     pub fn segment_rows(&self, collection: &CollectionName) -> u64 {
         self.view.version.segments(collection).iter().map(|segment| segment.meta.live_rows()).sum()
+    }
+
+    /// Deletions of the collection up to here may be forgotten: what has changed since an earlier position cannot be told
+    /// completely.
+    #[must_use]
+    pub fn forgotten(&self, collection: &CollectionName) -> Lsn {
+        let known = self.view.version.manifest.collections.get(collection);
+        known.map_or(Lsn::ZERO, |collection| collection.forgotten)
     }
 
     /// The app.

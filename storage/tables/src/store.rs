@@ -1,11 +1,11 @@
 //! `DocumentStore`: one app, as a manifest and the overlay of what the log holds behind it. No other state.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bigpeer_log::TransactionLog;
-use bigpeer_types::{AppId, Lsn};
+use bigpeer_types::{AppId, CollectionName, Lsn};
 use object_store::ObjectStore;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -14,7 +14,7 @@ use ulid::Ulid;
 use crate::bases::Bases;
 use crate::error::TablesError;
 use crate::feed::{Feed, Published, Ring};
-use crate::manifest::{Manifest, Repository};
+use crate::manifest::{CollectionSettings, Manifest, Repository};
 use crate::overlay;
 use crate::settings::TablesSettings;
 use crate::snapshot::{Context, Snapshot, View};
@@ -75,33 +75,14 @@ impl DocumentStore {
         log: Arc<dyn TransactionLog>,
         settings: TablesSettings,
     ) -> Result<Arc<Self>, TablesError> {
-        let manifests = Repository::new(app.clone(), Arc::clone(&objects));
-        let manifest = manifests.newest(0).await?.unwrap_or_else(Manifest::empty);
-        let lsn = manifest.lsn;
-        let version = Arc::new(Version::new(&app, manifest, None));
-        let in_use = Arc::downgrade(&version);
-        let view = Arc::new(View { lsn, version, overlays: overlay::Overlays::new() });
-        let context = Context {
-            app: app.clone(),
-            objects: Arc::clone(&objects),
-            tables: crate::table::Cache::default(),
-            bases: Bases::new(settings.lookup_bytes),
+        let manifest =
+            Repository::new(app.clone(), Arc::clone(&objects)).newest(0).await?.unwrap_or_else(Manifest::empty);
+        let view = View {
+            lsn: manifest.lsn,
+            version: Arc::new(Version::new(&app, manifest, None)),
+            overlays: overlay::Overlays::new(),
         };
-        let shared = Arc::new(Shared {
-            app,
-            objects,
-            log,
-            context: Arc::new(context),
-            manifests,
-            ring: Arc::new(Ring::new(lsn, settings.feed_bytes)),
-            published: watch::Sender::new(Published { view, failed: None }),
-            update: tokio::sync::Mutex::new(()),
-            room: Notify::new(),
-            stop: watch::Sender::new(false),
-            keep_from: Mutex::default(),
-            versions: Mutex::new(vec![in_use]),
-            settings,
-        });
+        let shared = Shared::new(app, objects, log, settings, view);
         let task = tokio::spawn(tail::run(Arc::clone(&shared)));
         Ok(Arc::new(Self { shared, tail: Mutex::new(Some(task)) }))
     }
@@ -141,6 +122,22 @@ impl DocumentStore {
         self.shared.view().version.manifest.number
     }
 
+    /// The collections that have settings, with these, as of the newest manifest known here.
+    #[must_use]
+    pub fn collection_settings(&self) -> BTreeMap<CollectionName, CollectionSettings> {
+        let view = self.shared.view();
+        let all =
+            view.version.manifest.collections.iter().map(|(name, collection)| (name.clone(), collection.settings));
+        all.filter(|(_, settings)| *settings != CollectionSettings::default()).collect()
+    }
+
+    /// Everything up to here reached segments at least `age` ago; zero if that is not known of anything.
+    #[must_use]
+    pub fn written_before(&self, age: Duration) -> Lsn {
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.shared.view().version.manifest.moments.before(self.shared.settings.clock.now_ms(), age_ms)
+    }
+
     /// Bytes of the overlay in memory, estimated.
     #[must_use]
     pub fn overlay_bytes(&self) -> usize {
@@ -177,13 +174,7 @@ impl DocumentStore {
     }
 
     async fn wait(&self, reached: impl Fn(&View) -> bool + Send + Sync) -> Result<(), TablesError> {
-        let mut published = self.shared.published.subscribe();
-        let now = published.wait_for(|now| reached(&now.view) || now.failed.is_some()).await;
-        match now {
-            Ok(now) if reached(&now.view) => Ok(()),
-            Ok(now) => Err(now.failed.clone().unwrap_or(TablesError::Stopped)),
-            Err(_) => Err(TablesError::Stopped),
-        }
+        self.shared.wait(reached).await
     }
 
     /// Applied transactions after `after`, live. Its first call of `next` says if `after` is too long ago.
@@ -223,8 +214,67 @@ impl Drop for DocumentStore {
 }
 
 impl Shared {
+    /// Starts from a view; nothing follows the log yet.
+    pub(crate) fn new(
+        app: AppId,
+        objects: Arc<dyn ObjectStore>,
+        log: Arc<dyn TransactionLog>,
+        settings: TablesSettings,
+        view: View,
+    ) -> Arc<Self> {
+        let context = Context {
+            app: app.clone(),
+            objects: Arc::clone(&objects),
+            tables: crate::table::Cache::default(),
+            bases: Bases::new(settings.lookup_bytes),
+        };
+        let versions = Mutex::new(vec![Arc::downgrade(&view.version)]);
+        Arc::new(Self {
+            manifests: Repository::new(app.clone(), Arc::clone(&objects)),
+            app,
+            objects,
+            log,
+            context: Arc::new(context),
+            ring: Arc::new(Ring::new(view.lsn, settings.feed_bytes)),
+            published: watch::Sender::new(Published { view: Arc::new(view), failed: None }),
+            update: tokio::sync::Mutex::new(()),
+            room: Notify::new(),
+            stop: watch::Sender::new(false),
+            keep_from: Mutex::default(),
+            versions,
+            settings,
+        })
+    }
+
     pub(crate) fn view(&self) -> Arc<View> {
         Arc::clone(&self.published.borrow().view)
+    }
+
+    async fn wait(&self, reached: impl Fn(&View) -> bool + Send + Sync) -> Result<(), TablesError> {
+        let mut published = self.published.subscribe();
+        let now = published.wait_for(|now| reached(&now.view) || now.failed.is_some()).await;
+        match now {
+            Ok(now) if reached(&now.view) => Ok(()),
+            Ok(now) => Err(now.failed.clone().unwrap_or(TablesError::Stopped)),
+            Err(_) => Err(TablesError::Stopped),
+        }
+    }
+
+    /// Waits until what the log holds now is applied.
+    pub(crate) async fn catch_up(&self) -> Result<(), TablesError> {
+        let head = self.log.head(&self.app).await?;
+        self.wait(|view| view.lsn >= head).await
+    }
+
+    /// A collection's settings, as of the newest manifest.
+    pub(crate) fn settings_of(&self, collection: &CollectionName) -> CollectionSettings {
+        self.view()
+            .version
+            .manifest
+            .collections
+            .get(collection)
+            .map(|collection| collection.settings)
+            .unwrap_or_default()
     }
 
     pub(crate) fn snapshot(&self, view: Arc<View>) -> Snapshot {

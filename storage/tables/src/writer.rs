@@ -3,6 +3,7 @@
 //! A second writer takes a later epoch, and the first finds out at its next commit: every commit is a put-if-absent of the
 //! next manifest number, and whoever meets a manifest of an epoch at or above its own, by another writer, stops.
 
+mod attachments;
 mod compact;
 mod flush;
 mod garbage;
@@ -19,9 +20,11 @@ use tokio::sync::Mutex;
 use ulid::Ulid;
 
 use crate::error::TablesError;
-use crate::manifest::{Committed, Manifest, SegmentMeta};
+use crate::manifest::{CollectionSettings, Committed, Manifest, SegmentMeta};
 use crate::paths::ObjectPath;
+use crate::publish::DeltaLogs;
 use crate::segment::write::GroupLimits;
+use crate::settings::TablesSettings;
 use crate::store::Shared;
 
 /// Writes one app's segments and manifests.
@@ -30,7 +33,7 @@ use crate::store::Shared;
 /// written and not committed are garbage, and are collected later.
 #[derive(Debug)]
 pub struct Writer {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     epoch: u64,
     /// Tells writers of one epoch apart.
     id: u64,
@@ -38,6 +41,10 @@ pub struct Writer {
     commit: Mutex<CommitState>,
     /// Held for a compaction: one at a time.
     compaction: Mutex<()>,
+    /// Held for a flush, and by whoever needs that there is none.
+    pub(crate) flushing: Mutex<()>,
+    /// Of published tables.
+    pub(crate) delta_logs: DeltaLogs,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +60,35 @@ impl Writer {
         shared.refresh().await?;
         let epoch = shared.view().version.manifest.epoch + 1;
         let id = shared.settings.ids.next_u64();
-        Ok(Self { shared, epoch, id, commit: Mutex::default(), compaction: Mutex::default() })
+        Ok(Self::new(shared, epoch, id))
+    }
+
+    /// A writer of an app that nobody else writes.
+    pub(crate) fn first(shared: Arc<Shared>) -> Self {
+        let id = shared.settings.ids.next_u64();
+        Self::new(shared, 1, id)
+    }
+
+    fn new(shared: Arc<Shared>, epoch: u64, id: u64) -> Self {
+        Self {
+            shared,
+            epoch,
+            id,
+            commit: Mutex::default(),
+            compaction: Mutex::default(),
+            flushing: Mutex::default(),
+            delta_logs: DeltaLogs::default(),
+        }
+    }
+
+    /// Commits what there is, as it is, unless a manifest was committed already.
+    pub(crate) async fn commit_first(&self) -> Result<bool, TablesError> {
+        let mut state = self.commit.lock().await;
+        let view = self.shared.view();
+        if view.version.manifest.number > 0 {
+            return Ok(true);
+        }
+        self.try_commit(&mut state, &view.version.manifest, |_| {}).await
     }
 
     /// The number that fences earlier writers.
@@ -76,6 +111,7 @@ impl Writer {
         next.writer = self.id;
         next.committed_ms = self.shared.settings.clock.now_ms();
         change(&mut next);
+        note_moment(&mut next, &self.shared.settings);
         match self.shared.manifests.commit(&next).await? {
             Committed::Yes => {
                 let kept: HashSet<Ulid> = next.segments().map(|(_, segment)| segment.ulid).collect();
@@ -100,12 +136,36 @@ impl Writer {
         }
     }
 
+    /// Changes a collection's settings. Commits a manifest, unless they are so already.
+    ///
+    /// # Errors
+    /// [`TablesError::Fenced`] when another writer has taken over; others leave everything as it was.
+    pub async fn configure(
+        &self,
+        collection: &CollectionName,
+        settings: CollectionSettings,
+    ) -> Result<(), TablesError> {
+        let mut state = self.commit.lock().await;
+        loop {
+            let view = self.shared.view();
+            if self.shared.settings_of(collection) == settings {
+                return Ok(());
+            }
+            let change = |next: &mut Manifest| {
+                next.collections.entry(collection.clone()).or_default().settings = settings;
+            };
+            if self.try_commit(&mut state, &view.version.manifest, change).await? {
+                return Ok(());
+            }
+        }
+    }
+
     fn group_limits(&self) -> GroupLimits {
         let settings = &self.shared.settings;
         GroupLimits { rows: settings.row_group_rows, bytes: settings.row_group_bytes }
     }
 
-    fn new_ulid(&self) -> Ulid {
+    pub(crate) fn new_ulid(&self) -> Ulid {
         let settings = &self.shared.settings;
         let mut random = [0; 16];
         settings.ids.fill(&mut random);
@@ -123,6 +183,14 @@ impl Writer {
         put.map_err(|error| TablesError::objects(&path, error))?;
         Ok(())
     }
+}
+
+/// Notes when the manifest's LSN was reached, for as long as somebody may ask.
+fn note_moment(next: &mut Manifest, settings: &TablesSettings) {
+    let expiries = next.collections.values().filter_map(|collection| collection.settings.expiry);
+    let longest = expiries.map(|expiry| expiry.after_secs.saturating_mul(1000)).max().unwrap_or(0);
+    let tombstones = u64::try_from(settings.keep_tombstones.as_millis()).unwrap_or(u64::MAX);
+    next.moments.note(next.committed_ms, next.lsn, longest.max(tombstones));
 }
 
 /// Runs CPU-heavy work off the async threads; in the simulation at once, as it has no other thread.

@@ -40,12 +40,7 @@ pub(super) async fn fetch(
         crate::execute::wait(&api, &caller.store, version).await?;
     }
     check(&api, &caller, sha256, &query).await?;
-    let path = ObjectPath::Attachment(caller.app.clone(), sha256).to_path();
-    let length = match caller.objects.head(&path).await {
-        Ok(found) => found.size,
-        Err(Error::NotFound { .. }) => return Err(not_there()),
-        Err(error) => return Err(storage(&error)),
-    };
+    let (path, length) = locate(&caller, sha256).await?;
     let about = about(sha256);
     if has_already(&headers, sha256) {
         return Ok((StatusCode::NOT_MODIFIED, about).into_response());
@@ -83,6 +78,19 @@ pub(super) async fn fetch(
             (StatusCode::PARTIAL_CONTENT, about, [(header::CONTENT_RANGE, range)], [size], body).into_response()
         }
     })
+}
+
+/// Where the bytes are, and how many: in the app, or in one that it is a clone of.
+async fn locate(caller: &Caller, sha256: [u8; 32]) -> Result<(object_store::path::Path, u64), ApiError> {
+    for home in caller.store.attachment_homes() {
+        let path = ObjectPath::Attachment(home, sha256).to_path();
+        match caller.objects.head(&path).await {
+            Ok(found) => return Ok((path, found.size)),
+            Err(Error::NotFound { .. }) => {}
+            Err(error) => return Err(storage(&error)),
+        }
+    }
+    Err(not_there())
 }
 
 fn tag(sha256: [u8; 32]) -> String {

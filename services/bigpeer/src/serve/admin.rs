@@ -69,18 +69,18 @@ impl KeyAnswer {
     }
 }
 
-fn name(text: &str) -> Result<Name, ApiError> {
+pub(super) fn name(text: &str) -> Result<Name, ApiError> {
     text.parse().map_err(|error: bigpeer_chassis::NameError| ApiError::new(ErrorCode::BadRequest, error.to_string()))
 }
 
 /// The app that an administrator names: unlike at the doors of the data, an unknown one is said to be unknown.
-fn app(context: &AdminContext, text: &str) -> Result<AppId, ApiError> {
+pub(super) fn app(context: &AdminContext, text: &str) -> Result<AppId, ApiError> {
     let unknown = || ApiError::new(ErrorCode::NotFound, "there is no app with this id");
     let id = AppId::new(text).map_err(|_| unknown())?;
     context.catalogue.app(&id).map(|app| app.id).ok_or_else(unknown)
 }
 
-fn app_json(app: &App) -> Value {
+pub(super) fn app_json(app: &App) -> Value {
     json!({"id": app.id, "tenant": app.tenant, "name": app.name, "created_at": app.created_ms})
 }
 

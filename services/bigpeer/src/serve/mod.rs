@@ -15,6 +15,7 @@ mod log;
 mod objects;
 mod sql;
 mod stores;
+mod upkeep;
 mod welcome;
 
 use std::path::{Path, PathBuf};
@@ -87,6 +88,9 @@ pub(crate) struct ServeArgs {
     /// Let webhooks of change feeds go to private addresses: of this machine, of its network
     #[arg(long, env = "BIGPEER_ALLOW_PRIVATE_RECEIVERS", value_parser = clap::builder::BoolishValueParser::new())]
     allow_private_receivers: bool,
+    /// How long the past can be read and restored without a backup, in seconds: so long the log and replaced files are kept
+    #[arg(long, env = "BIGPEER_KEEP_HISTORY_SECS", default_value_t = 600, value_name = "SECS")]
+    keep_history_secs: u64,
     #[command(flatten)]
     sql: SqlArgs,
     #[command(flatten)]
@@ -160,8 +164,11 @@ async fn open(args: &ServeArgs, shutdown: Shutdown) -> Result<Parts, Failure> {
     let catalogue = Catalogue::open(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids)).await;
     let catalogue = catalogue.map_err(|error| Failure::new(error.to_string()))?;
     let feeds = Registry::new(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids));
+    let keep_history = Duration::from_secs(args.keep_history_secs);
     let compaction = CompactorSettings {
         flush_after: Duration::from_secs(args.flush_after_secs),
+        keep_tail: keep_history,
+        keep_tail_flushes: stores::flushes_within(keep_history),
         readers: Some(Arc::new(feeds::FeedReaders(feeds))),
         ..CompactorSettings::default()
     };
@@ -201,10 +208,12 @@ fn router(parts: &Parts, api: ApiContext, sql: SqlContext, token_ttl_secs: u64) 
     health.register("catalogue", move || seen.is_fresh());
     health.register("apps", move || apps.is_ready());
     health.register("process", move || if ending.is_cancelled() { Err("shutting down".to_owned()) } else { Ok(()) });
+    let admin = AdminContext { catalogue: Arc::clone(catalogue), stores: Arc::clone(&parts.stores) };
     Router::new()
         .merge(health.router())
         .merge(parts.metrics.router())
-        .merge(admin::router(AdminContext { catalogue: Arc::clone(catalogue), stores: Arc::clone(&parts.stores) }))
+        .merge(admin::router(admin.clone()))
+        .merge(upkeep::router(admin))
         .merge(bigpeer_auth::router(AuthContext { catalogue: Arc::clone(catalogue), token_ttl_secs }))
         .merge(bigpeer_api::router(api))
         .merge(bigpeer_sql::router(sql))

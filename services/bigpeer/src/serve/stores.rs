@@ -6,10 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bigpeer_chassis::{Catalogue, Shutdown};
-use bigpeer_compactor::{Compactor, CompactorError, CompactorSettings};
+use bigpeer_compactor::{Compactor, CompactorError, CompactorSettings, Remover};
 use bigpeer_log::TransactionLog;
 use bigpeer_tables::{DocumentStore, Stores, TablesError, TablesSettings};
 use bigpeer_types::{AppId, Lsn};
+use futures::FutureExt;
 use object_store::ObjectStore;
 use tokio::task::JoinHandle;
 
@@ -21,6 +22,7 @@ const RETRY: Duration = Duration::from_secs(1);
 struct Served {
     store: Arc<DocumentStore>,
     compactor: Arc<Compactor>,
+    remover: Arc<Remover>,
     /// Ends the compaction.
     stop: Shutdown,
     task: Arc<tokio::sync::Mutex<JoinHandle<()>>>,
@@ -53,6 +55,26 @@ impl AppStores {
         Arc::new(Self { catalogue, log, objects, compaction, served: RwLock::default(), opening })
     }
 
+    /// What keeps the app's objects in order, if the app is open.
+    pub(super) fn compactor(&self, app: &AppId) -> Option<Arc<Compactor>> {
+        self.find(app).map(|served| served.compactor)
+    }
+
+    /// What removes documents of the app, if the app is open.
+    pub(super) fn remover_of(&self, app: &AppId) -> Option<Arc<Remover>> {
+        self.find(app).map(|served| served.remover)
+    }
+
+    fn remover(&self, store: &Arc<DocumentStore>) -> Remover {
+        let (catalogue, app) = (Arc::clone(&self.catalogue), store.app().clone());
+        let new_site = move || {
+            let (catalogue, app) = (Arc::clone(&catalogue), app.clone());
+            async move { catalogue.allocate_site(&app).await.map_err(|error| error.to_string()) }.boxed()
+        };
+        let clock = Arc::clone(self.catalogue.clock());
+        Remover::new(Arc::clone(store), Arc::clone(&self.log), clock, Box::new(new_site))
+    }
+
     fn find(&self, app: &AppId) -> Option<Served> {
         self.served.read().unwrap_or_else(PoisonError::into_inner).get(app).cloned()
     }
@@ -65,18 +87,25 @@ impl AppStores {
         }
         let ready_at = self.log.head(app).await.map_err(TablesError::from)?;
         let (objects, log) = (Arc::clone(&self.objects), Arc::clone(&self.log));
-        let store = DocumentStore::open(app.clone(), objects, log, TablesSettings::default()).await?;
+        let tables = TablesSettings { keep_for: self.compaction.keep_tail, ..TablesSettings::default() };
+        let store = DocumentStore::open(app.clone(), objects, log, tables).await?;
         let (ours, log) = (Arc::clone(&store), Arc::clone(&self.log));
         let compactor = Arc::new(Compactor::open(ours, log, self.compaction.clone()).await?);
-        let (stop, work) = (Shutdown::new(), Arc::clone(&compactor));
+        let remover = Arc::new(self.remover(&store));
+        let (stop, work, removing) = (Shutdown::new(), Arc::clone(&compactor), Arc::clone(&remover));
         let (app_id, ended) = (app.clone(), stop.clone());
         let task = tokio::spawn(async move {
             // Writes and reads go on without it, until the overlay is full: a person must look.
-            if let Err(error) = work.run(ended.cancelled_owned()).await {
+            let failed = tokio::select! {
+                done = work.run(ended.cancelled_owned()) => done.err(),
+                error = removing.run() => Some(error),
+            };
+            if let Some(error) = failed {
                 tracing::error!(app = %app_id, %error, "compaction has ended");
             }
         });
-        let served = Served { store, compactor, ready_at, stop, task: Arc::new(tokio::sync::Mutex::new(task)) };
+        let served =
+            Served { store, compactor, remover, ready_at, stop, task: Arc::new(tokio::sync::Mutex::new(task)) };
         self.served.write().unwrap_or_else(PoisonError::into_inner).insert(app.clone(), served);
         Ok(())
     }
@@ -143,6 +172,11 @@ impl AppStores {
             served.store.shutdown().await;
         }
     }
+}
+
+/// The flushes of so much time, at the rate of a busy app.
+pub(super) fn flushes_within(time: Duration) -> usize {
+    usize::try_from(time.as_secs() / 10).unwrap_or(usize::MAX).max(12)
 }
 
 impl Stores for AppStores {

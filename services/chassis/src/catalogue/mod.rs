@@ -222,18 +222,47 @@ impl Catalogue {
     /// # Errors
     /// When there is no such tenant, or the log does not take it.
     pub async fn create_app(&self, tenant: &Name, name: &Name) -> Result<App, CatalogueError> {
+        let id = self.new_app_id()?;
+        self.create_app_as(id, tenant, name, Vec::new()).await
+    }
+
+    /// An id for an app that is not made yet.
+    ///
+    /// # Errors
+    /// None that is seen.
+    pub fn new_app_id(&self) -> Result<AppId, CatalogueError> {
+        AppId::new(&self.ids.uuid()).map_err(|error| CatalogueError::Rejected { reason: error.to_string() })
+    }
+
+    /// Makes an app of an id from [`Self::new_app_id`] whose documents are those of `origin`: none of their sites is given
+    /// away again.
+    ///
+    /// # Errors
+    /// [`CatalogueError::Busy`] when the tenant has an app of that name; as [`Self::create_app`].
+    pub async fn create_clone(&self, id: AppId, origin: &App, name: &Name) -> Result<App, CatalogueError> {
+        let sites = self.get::<Sites>(&Key::Sites(origin.id.clone())).await?.unwrap_or_default();
+        let with = vec![MetaOp::Put { key: Key::Sites(id.clone()).encode(), value: records::encode(&sites)? }];
+        let made = self.create_app_as(id.clone(), &origin.tenant, name, with).await?;
+        if made.id == id { Ok(made) } else { Err(CatalogueError::Busy) }
+    }
+
+    async fn create_app_as(
+        &self,
+        id: AppId,
+        tenant: &Name,
+        name: &Name,
+        mut with: Vec<MetaOp>,
+    ) -> Result<App, CatalogueError> {
         if self.get::<Tenant>(&Key::Tenant(tenant.clone())).await?.is_none() {
             return Err(CatalogueError::NotFound { what: "tenant", name: tenant.to_string() });
         }
-        let id =
-            AppId::new(&self.ids.uuid()).map_err(|error| CatalogueError::Rejected { reason: error.to_string() })?;
         let mut secret = [0; 32];
         self.ids.fill(&mut secret);
         let app = App { id: id.clone(), tenant: tenant.clone(), name: name.clone(), created_ms: self.clock.now_ms() };
-        let with = vec![
+        with.extend([
             MetaOp::Put { key: Key::App(id.clone()).encode(), value: records::encode(&app)? },
             MetaOp::Put { key: Key::TokenKey(id.clone()).encode(), value: records::encode(&TokenKey { secret })? },
-        ];
+        ]);
         let named = self.create(&Key::AppName(tenant.clone(), name.clone()), AppName { app: id }, with).await?;
         let key = Key::App(named.app.clone());
         self.get(&key).await?.ok_or(CatalogueError::NotFound { what: "app", name: named.app.to_string() })

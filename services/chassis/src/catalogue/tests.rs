@@ -198,3 +198,15 @@ async fn a_token_never_outlives_its_key() {
     let (_, ends) = world.catalogue.issue_token(&world.app.id, SiteId::new(1), &key, 3600).unwrap();
     assert_eq!(ends, 1_010_000);
 }
+
+#[tokio::test]
+async fn a_clone_gives_away_none_of_the_origins_sites() {
+    let world = world().await;
+    let last = world.catalogue.allocate_site(&world.app.id).await.unwrap();
+    let id = world.catalogue.new_app_id().unwrap();
+    let clone = world.catalogue.create_clone(id.clone(), &world.app, &name("copy")).await.unwrap();
+    assert_eq!((&clone.id, &clone.tenant), (&id, &world.app.tenant));
+    assert!(world.catalogue.allocate_site(&id).await.unwrap() > last);
+    let taken = world.catalogue.create_clone(world.catalogue.new_app_id().unwrap(), &world.app, &name("copy")).await;
+    assert_eq!(taken.unwrap_err(), CatalogueError::Busy);
+}

@@ -85,6 +85,8 @@ pub(super) struct CatchUp {
     last: Option<DocId>,
     /// In a full stage: the last key that was looked at, and not yet told.
     position: Option<DocId>,
+    /// What was deleted since is not known completely any more.
+    forgotten: bool,
 }
 
 impl CatchUp {
@@ -95,6 +97,7 @@ impl CatchUp {
         let collection = first.matcher.collection().clone();
         let Since { lsn, position } = first.since.clone();
         let mut stages = VecDeque::new();
+        let forgotten = lsn.is_some_and(|since| since < snapshot.forgotten(&collection));
         if let Some(since) = lsn.filter(|since| *since < snapshot.lsn() || position.is_some()) {
             let until = position.clone();
             stages.push_back(match recent(store, &collection, since, snapshot.lsn()) {
@@ -121,6 +124,7 @@ impl CatchUp {
             again,
             last: None,
             position,
+            forgotten,
         })
     }
 
@@ -187,6 +191,9 @@ impl CatchUp {
     /// # Errors
     /// When documents cannot be read.
     pub(super) async fn next(&mut self, compression: pb::Compression) -> Result<Step, TablesError> {
+        if self.forgotten {
+            return Ok(Step::Resync);
+        }
         loop {
             // What is in memory never waits; the session must get to its other events, and others to theirs.
             tokio::task::coop::consume_budget().await;

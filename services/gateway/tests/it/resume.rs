@@ -234,3 +234,38 @@ async fn who_stands_still_lets_others_have_its_turn_and_goes_on_where_it_was() {
     }
     assert_eq!((of_still.documents.len(), before + sent), (SEVERAL_PAGES, SEVERAL_PAGES), "all of them, none twice");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_away_longer_than_deletions_are_remembered_starts_anew() {
+    // Deletions are forgotten as soon as they are compacted.
+    let tables = TablesSettings { keep_tombstones: std::time::Duration::ZERO, ..TablesSettings::default() };
+    let world = World::on(GatewaySettings::default(), Arc::new(object_store::memory::InMemory::new()), tables).await;
+    let mut writer = world.client().await;
+    let mut author = Author::new(writer.site);
+    let all = [("a", Edit::flight("UA")), ("b", Edit::flight("UA"))];
+    writer.write(1, author.edit(&flights(), &all)).await;
+    let (site, token) = world.login("all").await;
+    let says = pb::Hello { tells_held: true, ..hello(site, &token) };
+    let mut reader = world.session(site, &token, says.clone()).await;
+    let mut replica = Replica::default();
+    let scope = reader.subscribe(1, UNITED, None).await;
+    reader.catch_up(&mut replica).await;
+    assert_eq!(replica.ids(), ["a", "b"]);
+    drop(reader);
+
+    let lsn = writer.write(2, author.delete("a")).await;
+    world.store.wait_for(lsn).await.unwrap();
+    let tables = world.store.writer().await.unwrap();
+    tables.flush().await.unwrap();
+    tables.compact(&flights(), bigpeer_tables::Extent::Full).await.unwrap();
+    tables.forget_deletions().await.unwrap();
+    assert_eq!(world.store.snapshot().forgotten(&flights()), lsn);
+    writer.write(3, author.edit(&flights(), &[("c", Edit::flight("UA"))])).await;
+
+    let mut reader = world.session(site, &token, says).await;
+    let since = pb::Resume { lsn: Some(replica.through.into()), scope, ..Default::default() };
+    reader.subscribe(1, UNITED, Some(since)).await;
+    let resumed = resume(&mut reader, &mut replica).await;
+    assert!(resumed.resynced, "{resumed:?}");
+    assert_eq!(replica.ids(), ["b", "c"], "what nobody remembers to have been deleted is gone all the same");
+}

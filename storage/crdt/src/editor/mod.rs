@@ -214,6 +214,17 @@ impl<'a> Editor<'a> {
         }
     }
 
+    /// Removes the document with all that was ever in it, visible or not: unlike a deletion it leaves no content behind that a
+    /// later change could bring back. What others write later, without having seen this, stands alone. Nothing changes if
+    /// there is nothing to remove.
+    pub fn purge(&mut self) {
+        if self.current.deleted.is_some() || self.current.root.has_content() {
+            let mut root = Node::default();
+            root.rest_mut().cleared = Some(self.clock.tick());
+            self.apply(Document::from_parts(None, root));
+        }
+    }
+
     /// The delta of all changes; none when nothing changed.
     #[must_use]
     pub fn finish(self) -> Option<Document> {

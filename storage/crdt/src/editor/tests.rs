@@ -352,3 +352,31 @@ fn edits_win_over_everything_seen_whatever_the_clock_says() {
     b.edit(5, |editor| editor.set(&["a"], 3.into(), ObjectMode::Map).unwrap());
     assert_eq!(sync(&mut a, &mut b), json!({"a": 3}));
 }
+
+#[test]
+fn a_purge_leaves_nothing_of_the_document() {
+    let attachment = Attachment { sha256: [7; 32], length: 3, metadata: Object::new() };
+    let mut site = Site::new(1);
+    site.edit(1, |edit| {
+        edit.insert(&Object::from_iter([("name", Value::from("a secret"))]), ObjectMode::Map).unwrap();
+        edit.attach(&["photo"], attachment.clone()).unwrap();
+    });
+    let text = |document: &Document| String::from_utf8_lossy(&document.encode()).into_owned();
+    site.edit(2, |edit| edit.delete());
+    assert_eq!(site.document.held_attachments(), [&attachment], "a deletion keeps it");
+    assert!(text(&site.document).contains("a secret"));
+    let late = site.document.clone();
+
+    site.edit(3, |edit| edit.purge());
+    assert!(!site.document.is_visible());
+    assert!(site.document.held_attachments().is_empty());
+    assert!(!text(&site.document).contains("a secret"));
+    assert!(site.document.encode().len() < 32, "{}", site.document.encode().len());
+    assert!(site.edit(4, |edit| edit.purge()).is_empty(), "there is nothing left");
+
+    // What was written before, and comes late, is gone as well; a new document starts empty.
+    site.document.join(&late);
+    assert!(!text(&site.document).contains("a secret"));
+    site.edit(5, |edit| edit.insert(&Object::from_iter([("n", Value::Int(1))]), ObjectMode::Map).unwrap());
+    assert_eq!(site.json(), json!({"n": 1}));
+}

@@ -1,6 +1,6 @@
 //! `TypedBatch`: typed columns of some documents, each as narrow as these documents allow.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringBuilder, new_null_array};
@@ -96,6 +96,18 @@ impl Columns {
     pub(crate) fn in_order_of(mut self, order: &Self) -> Self {
         let place = |name: &str| order.fields.iter().position(|(field, _)| &**field == name);
         self.fields.sort_by_cached_key(|(name, _)| place(name).unwrap_or(usize::MAX));
+        self
+    }
+
+    /// These columns with the types of `wide`, which is as wide or wider.
+    pub(crate) fn typed_as(mut self, wide: &Self) -> Self {
+        self.id = wide.id.clone();
+        let types: HashMap<&str, &ColumnType> = wide.fields.iter().map(|(name, kind)| (&**name, kind)).collect();
+        for (name, kind) in &mut self.fields {
+            if let Some(wider) = types.get(&**name) {
+                *kind = (*wider).clone();
+            }
+        }
         self
     }
 }

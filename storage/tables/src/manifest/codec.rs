@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bigpeer_types::{CollectionName, Lsn};
+use bigpeer_types::{AppId, CollectionName, Lsn};
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use super::{Collection, Manifest, SegmentMeta};
+use super::{Collection, CollectionSettings, Manifest, Moments, SegmentMeta};
 use crate::columns::Columns;
 
 const MAGIC: &[u8; 7] = b"bpmanif";
-const FORMAT: u8 = 1;
+/// What is written. Format 1 lacks moments, settings and what was forgotten; it is read as if there were none.
+const FORMAT: u8 = 2;
+const FORMER: u8 = 1;
 const HEADER_BYTES: usize = 16;
 
 #[derive(Serialize, Deserialize)]
@@ -23,6 +25,10 @@ struct Body {
     writer: u64,
     lsn: Lsn,
     committed_ms: u64,
+    #[serde(default, skip_serializing_if = "Moments::is_empty")]
+    moments: Moments,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    origins: Vec<AppId>,
     collections: Vec<CollectionBody>,
 }
 
@@ -32,12 +38,22 @@ struct CollectionBody {
     name: CollectionName,
     columns: Columns,
     segments: Vec<SegmentBody>,
+    #[serde(default, skip_serializing_if = "CollectionSettings::is_default")]
+    settings: CollectionSettings,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    forgotten: Lsn,
+}
+
+fn is_zero(lsn: &Lsn) -> bool {
+    *lsn == Lsn::ZERO
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SegmentBody {
     ulid: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    home: Option<AppId>,
     size: u64,
     crc32c: u32,
     tail_bytes: u64,
@@ -67,6 +83,7 @@ pub fn encode(manifest: &Manifest) -> Result<Vec<u8>, String> {
         for segment in &collection.segments {
             segments.push(SegmentBody {
                 ulid: segment.ulid.to_string(),
+                home: segment.home.clone(),
                 size: segment.size,
                 crc32c: segment.crc32c,
                 tail_bytes: segment.tail_bytes,
@@ -83,7 +100,13 @@ pub fn encode(manifest: &Manifest) -> Result<Vec<u8>, String> {
                 tombstone_bytes: append_bitmap(&segment.tombstones, &mut blobs)?,
             });
         }
-        collections.push(CollectionBody { name: name.clone(), columns: collection.columns.clone(), segments });
+        collections.push(CollectionBody {
+            name: name.clone(),
+            columns: collection.columns.clone(),
+            segments,
+            settings: collection.settings,
+            forgotten: collection.forgotten,
+        });
     }
     let body = Body {
         number: manifest.number,
@@ -91,6 +114,8 @@ pub fn encode(manifest: &Manifest) -> Result<Vec<u8>, String> {
         writer: manifest.writer,
         lsn: manifest.lsn,
         committed_ms: manifest.committed_ms,
+        moments: manifest.moments.clone(),
+        origins: manifest.origins.clone(),
         collections,
     };
     let body = serde_json::to_vec(&body).map_err(|error| error.to_string())?;
@@ -115,9 +140,9 @@ pub fn decode(bytes: &[u8]) -> Result<Manifest, String> {
     let (head, rest) = bytes.split_at_checked(12).ok_or("too short for a manifest")?;
     let (magic, crc) = head.split_at(8);
     match magic.split_last() {
-        Some((&FORMAT, name)) if name == MAGIC => {}
+        Some((&(FORMAT | FORMER), name)) if name == MAGIC => {}
         Some((format, name)) if name == MAGIC => {
-            return Err(format!("format {format} is not known (this is {FORMAT})"));
+            return Err(format!("format {format} is not known (this is {FORMAT}, and reads {FORMER})"));
         }
         Some(_) | None => return Err("not a manifest".to_owned()),
     }
@@ -131,10 +156,10 @@ pub fn decode(bytes: &[u8]) -> Result<Manifest, String> {
     let body: Body = serde_json::from_slice(body).map_err(|error| format!("the body: {error}"))?;
     let mut collections = BTreeMap::new();
     for collection in body.collections {
-        let segments = collection.segments.into_iter().map(|segment| read_segment(segment, &mut blobs));
+        let CollectionBody { name, columns, segments, settings, forgotten } = collection;
+        let segments = segments.into_iter().map(|segment| read_segment(segment, &mut blobs));
         let segments = segments.collect::<Result<Vec<_>, _>>()?;
-        let name = collection.name;
-        if collections.insert(name.clone(), Collection { columns: collection.columns, segments }).is_some() {
+        if collections.insert(name.clone(), Collection { columns, segments, settings, forgotten }).is_some() {
             return Err(format!("collection '{name}' is there twice"));
         }
     }
@@ -147,6 +172,8 @@ pub fn decode(bytes: &[u8]) -> Result<Manifest, String> {
         writer: body.writer,
         lsn: body.lsn,
         committed_ms: body.committed_ms,
+        moments: body.moments,
+        origins: body.origins,
         collections,
     })
 }
@@ -155,6 +182,7 @@ fn read_segment(body: SegmentBody, blobs: &mut &[u8]) -> Result<SegmentMeta, Str
     let rows = body.rows;
     let segment = SegmentMeta {
         ulid: Ulid::from_string(&body.ulid).map_err(|error| format!("segment '{}': {error}", body.ulid))?,
+        home: body.home,
         size: body.size,
         crc32c: body.crc32c,
         tail_bytes: body.tail_bytes,

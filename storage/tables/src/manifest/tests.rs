@@ -35,6 +35,7 @@ prop_compose! {
         let [x, y] = lsns.map(|(version, order)| Lsn::new(version, order));
         SegmentMeta {
             ulid: Ulid(ulid),
+            home: (ulid % 3 == 0).then(|| AppId::new("other-app").unwrap()),
             size,
             crc32c: sums.0,
             tail_bytes: size / 2,
@@ -53,17 +54,42 @@ prop_compose! {
     }
 }
 
+fn settings() -> impl Strategy<Value = CollectionSettings> {
+    let mode = prop_oneof![Just(PublicationMode::Compatible), Just(PublicationMode::DeletionVectors)];
+    let publication = (mode, any::<u64>()).prop_map(|(mode, interval_secs)| Publication { mode, interval_secs });
+    let expiry = any::<u64>().prop_map(|after_secs| Expiry { after_secs });
+    (prop::option::of(publication), prop::option::of(expiry))
+        .prop_map(|(publication, expiry)| CollectionSettings { publication, expiry })
+}
+
+fn moments() -> impl Strategy<Value = Moments> {
+    prop::collection::vec((0..1_000_000_u64, 0..1_000_u64), 0..20).prop_map(|mut notes| {
+        notes.sort_unstable();
+        let mut moments = Moments::default();
+        notes.into_iter().for_each(|(now, version)| moments.note(now, Lsn::new(version, 1), 500_000));
+        moments
+    })
+}
+
 fn manifest() -> impl Strategy<Value = Manifest> {
-    let collection = (columns(), prop::collection::vec(segment(), 0..4))
-        .prop_map(|(columns, segments)| Collection { columns, segments });
+    let collection = (columns(), prop::collection::vec(segment(), 0..4), settings(), any::<(u64, u32)>()).prop_map(
+        |(columns, segments, settings, (version, order))| Collection {
+            columns,
+            segments,
+            settings,
+            forgotten: Lsn::new(version, order),
+        },
+    );
     let name = "[^\\x00-\\x1f\\x7f-\\u{9f}]{1,10}".prop_map(|text| CollectionName::new(&text).unwrap());
-    (any::<[u64; 4]>(), any::<(u64, u32)>(), prop::collection::btree_map(name, collection, 0..3)).prop_map(
-        |([number, epoch, writer, committed_ms], (version, order), collections)| Manifest {
+    (any::<[u64; 4]>(), any::<(u64, u32)>(), moments(), prop::collection::btree_map(name, collection, 0..3)).prop_map(
+        |([number, epoch, writer, committed_ms], (version, order), moments, collections)| Manifest {
             number,
             epoch,
             writer,
             lsn: Lsn::new(version, order),
             committed_ms,
+            moments,
+            origins: (number % 3 == 0).then(|| AppId::new("other-app").unwrap()).into_iter().collect(),
             collections,
         },
     )

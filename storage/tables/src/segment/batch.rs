@@ -44,15 +44,6 @@ pub(crate) enum Types<'a> {
 }
 
 impl StateBatch {
-    /// From encoded states.
-    pub(crate) fn decode(rows: &[ScannedDocument], types: Types<'_>) -> Result<Self, TablesError> {
-        let documents = rows.iter().map(|row| {
-            Document::decode(&row.state)
-                .map_err(|error| TablesError::Encoding(format!("the state of {:?}: {error}", row.id)))
-        });
-        Self::new(rows, &documents.collect::<Result<Vec<_>, _>>()?, types)
-    }
-
     /// From encoded states, and the same decoded.
     pub(crate) fn new(rows: &[ScannedDocument], documents: &[Document], types: Types<'_>) -> Result<Self, TablesError> {
         let versions = rows.iter().map(|row| i64::try_from(row.lsn.version)).collect::<Result<Int64Array, _>>();

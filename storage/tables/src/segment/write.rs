@@ -122,6 +122,7 @@ impl SegmentWriter {
         let tail = file.get(tail_start(&metadata, file.len())..).unwrap_or_default();
         let meta = SegmentMeta {
             ulid,
+            home: None,
             size: file.len() as u64,
             crc32c: crc32c::crc32c(&file),
             tail_bytes: tail.len() as u64,

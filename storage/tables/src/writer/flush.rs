@@ -58,6 +58,7 @@ impl Writer {
     /// # Errors
     /// [`TablesError::Fenced`] when another writer has taken over; others leave everything as it was.
     pub async fn flush(&self) -> Result<Option<Flushed>, TablesError> {
+        let _flushing = self.flushing.lock().await;
         let mut state = self.commit.lock().await;
         let started = self.shared.settings.clock.monotonic();
         loop {
@@ -83,7 +84,8 @@ impl Writer {
         let mut changes = Changes::default();
         for (collection, overlay) in &view.overlays {
             let columns = view.version.columns(collection);
-            let mut file = FileBuilder::new(columns.clone(), self.group_limits());
+            let wide = self.shared.settings_of(collection).publication.is_some();
+            let mut file = FileBuilder::new(columns.clone(), wide, self.group_limits());
             let mut entries = overlay.entries.iter();
             loop {
                 let chunk: Vec<(DocId, Arc<Entry>)> =
@@ -93,7 +95,7 @@ impl Writer {
                 file = blocking(move || file.push(chunk, &bases).map(|()| file)).await?;
                 if last || file.bytes >= FILE_BYTES {
                     let columns = columns_so_far(&columns, changes.added.get(collection));
-                    let full = std::mem::replace(&mut file, FileBuilder::new(columns, self.group_limits()));
+                    let full = std::mem::replace(&mut file, FileBuilder::new(columns, wide, self.group_limits()));
                     self.write_file(collection, full, &mut changes).await?;
                 }
                 if last {
@@ -166,14 +168,16 @@ fn apply(next: &mut Manifest, lsn: Lsn, changes: Changes) {
 struct FileBuilder {
     /// The columns that there are, and those of the batches.
     known: Columns,
+    /// Whether the file is to have the types of all of these, not of its own documents alone: others read it, too.
+    wide: bool,
     limits: GroupLimits,
     batches: Vec<StateBatch>,
     bytes: usize,
 }
 
 impl FileBuilder {
-    fn new(known: Columns, limits: GroupLimits) -> Self {
-        Self { known, limits, batches: Vec::new(), bytes: 0 }
+    fn new(known: Columns, wide: bool, limits: GroupLimits) -> Self {
+        Self { known, wide, limits, batches: Vec::new(), bytes: 0 }
     }
 
     /// Adds documents: changes, and the older states that they change.
@@ -209,6 +213,7 @@ impl FileBuilder {
 
     fn finish(self, ulid: Ulid) -> Result<Option<(Vec<u8>, SegmentMeta)>, TablesError> {
         let needed = self.batches.iter().fold(Columns::default(), |all, batch| all.join(&batch.typed.columns));
+        let needed = if self.wide { needed.typed_as(&self.known) } else { needed };
         let mut writer = SegmentWriter::new(Arc::new(needed.in_order_of(&self.known)), self.limits)?;
         for batch in self.batches {
             writer.write(&batch)?;

@@ -1,10 +1,11 @@
 //! Garbage: manifests that nobody needs, and files that no manifest in use refers to.
 
-use std::collections::HashSet;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::PoisonError;
+use std::time::Duration;
 
-use bigpeer_types::Lsn;
+use bigpeer_types::{CollectionName, Lsn};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use ulid::Ulid;
@@ -14,17 +15,20 @@ use crate::error::TablesError;
 use crate::manifest::Manifest;
 use crate::metrics;
 use crate::paths::{self, ObjectPath};
+use crate::publish::Kept;
 
 impl Writer {
-    /// Deletes manifests beyond those to keep, pins whose time is over, and segment files that neither a kept manifest, nor
-    /// a pin, nor a snapshot in this process refers to. A file that no manifest ever referred to may be another writer's, about to be committed: it is
-    /// deleted only when it is old. Returns how many objects were deleted.
+    /// Deletes manifests beyond those to keep, pins whose time is over, and files that neither a kept manifest, nor a pin, nor
+    /// a version of a published table, nor a snapshot in this process refers to. A file that no manifest ever referred to may
+    /// be another writer's, about to be committed: it is deleted only when it is old. Returns how many objects were deleted.
     ///
-    /// Safe to cancel and to repeat.
+    /// Safe to cancel, to repeat, and beside other collectors.
     ///
     /// # Errors
     /// When object storage fails; what was deleted stays deleted.
     pub async fn collect_garbage(&self) -> Result<usize, TablesError> {
+        // What is published now decides, not what was when this writer looked last.
+        self.shared.refresh().await?;
         let mut state = self.commit.lock().await;
         let (old_manifests, mut used) = self.manifests_to_forget(&mut state).await?;
         let mut deleted = 0;
@@ -36,34 +40,97 @@ impl Writer {
         }
         // After the manifests: see `past` about the order.
         deleted += self.pinned_files(&mut used).await?;
+        let published = self.published(&mut used).await?;
         used.extend(self.shared.pinned());
-        let settings = &self.shared.settings;
-        let age_ms = u64::try_from(settings.orphan_age.as_millis()).unwrap_or(u64::MAX);
-        let old = settings.clock.now_ms().saturating_sub(age_ms);
         let prefix = paths::tables(&self.shared.app);
         let list = self.shared.objects.list(Some(&prefix));
-        let objects: Vec<_> = list.try_collect().await.map_err(|error| TablesError::objects(&prefix, error))?;
+        let mut objects: Vec<_> = list.try_collect().await.map_err(|error| TablesError::objects(&prefix, error))?;
+        // The last first: what is left of a log that is given up is a shorter one, until nothing is.
+        objects.sort_by(|a, b| b.location.cmp(&a.location));
         for object in objects {
-            let Some(ObjectPath::Segment(_, _, ulid)) = ObjectPath::parse(&object.location) else { continue };
-            if used.contains(&ulid) || !(state.retired.contains(&ulid) || ulid.timestamp_ms() < old) {
+            let Some(path) = ObjectPath::parse(&object.location) else { continue };
+            if !self.is_garbage(&path, &state, &used, &published) {
                 continue;
             }
             match self.shared.objects.delete(&object.location).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(error) => return Err(TablesError::objects(&object.location, error)),
             }
-            state.retired.remove(&ulid);
+            if let ObjectPath::Segment(_, _, ulid) = path {
+                state.retired.remove(&ulid);
+            }
             deleted += 1;
         }
         metrics::collected(&self.shared.app, deleted);
         Ok(deleted)
     }
 
+    /// What published tables need, and the segments among `used`.
+    async fn published(&self, used: &mut HashSet<Ulid>) -> Result<BTreeMap<CollectionName, Kept>, TablesError> {
+        let view = self.shared.view();
+        let since = self.ago(self.shared.settings.keep_for);
+        let mut logs = self.delta_logs.lock().await;
+        let mut all = BTreeMap::new();
+        for (name, collection) in &view.version.manifest.collections {
+            if collection.settings.publication.is_none() {
+                logs.remove(name);
+                continue;
+            }
+            let log = logs.entry(name.clone()).or_insert_with(|| self.shared.delta_log(name));
+            match log.kept(since).await {
+                Ok(kept) => {
+                    used.extend(kept.segments.iter().copied());
+                    all.insert(name.clone(), kept);
+                }
+                Err(error) => {
+                    logs.remove(name);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn is_garbage(
+        &self,
+        path: &ObjectPath,
+        state: &CommitState,
+        used: &HashSet<Ulid>,
+        published: &BTreeMap<CollectionName, Kept>,
+    ) -> bool {
+        let old = self.ago(self.shared.settings.orphan_age);
+        // A writer that was replaced without knowing must not give up what its successor publishes.
+        let unpublished = || self.shared.view().version.manifest.epoch <= self.epoch;
+        match path {
+            ObjectPath::Segment(_, _, ulid) => {
+                !used.contains(ulid) && (state.retired.contains(ulid) || ulid.timestamp_ms() < old)
+            }
+            ObjectPath::DeltaCommit(_, name, version) | ObjectPath::DeltaCheckpoint(_, name, version) => {
+                published.get(name).map_or_else(unpublished, |kept| *version < kept.first_version)
+            }
+            ObjectPath::DeltaLastCheckpoint(_, name) => !published.contains_key(name) && unpublished(),
+            ObjectPath::DeletionVectors(_, name, uuid) => match published.get(name) {
+                Some(kept) => !kept.vectors.contains(uuid) && Ulid(*uuid).timestamp_ms() < old,
+                None => unpublished(),
+            },
+            ObjectPath::Manifest(..)
+            | ObjectPath::Pin(..)
+            | ObjectPath::Attachment(..)
+            | ObjectPath::Garbage(..)
+            | ObjectPath::Upload(..)
+            | ObjectPath::UploadPart(..) => false,
+        }
+    }
+
+    /// Milliseconds since the epoch, some time ago.
+    pub(super) fn ago(&self, time: Duration) -> u64 {
+        self.shared.settings.clock.now_ms().saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// The manifests that nobody needs, ascending, and the files of the others.
     async fn manifests_to_forget(&self, state: &mut CommitState) -> Result<(Vec<u64>, HashSet<Ulid>), TablesError> {
         let settings = &self.shared.settings;
-        let keep_ms = u64::try_from(settings.keep_for.as_millis()).unwrap_or(u64::MAX);
-        let since = settings.clock.now_ms().saturating_sub(keep_ms);
+        let since = self.ago(settings.keep_for);
         let numbers = self.shared.manifests.numbers(0).await?;
         let mut used = HashSet::new();
         let mut kept = 0;

@@ -11,7 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bigpeer_crdt::Value;
 use bigpeer_log::TransactionLog as _;
-use bigpeer_tables::{DocumentStore, Extent, Objects, ObjectsSettings, Snapshot, TablesError, Writer};
+use bigpeer_tables::manifest::PublicationMode;
+use bigpeer_tables::{DocumentStore, Extent, FindingKind, Objects, ObjectsSettings, Snapshot, TablesError, Writer};
 use bigpeer_types::{Clock, IdGenerator, Lsn, ManualClock, SeededIds};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
@@ -23,6 +24,7 @@ use object_store::{
 };
 
 use crate::model::{Edit, World, app, check, collection, id, object};
+use crate::published;
 
 /// How many of the last created and deleted objects a stale list may not know of.
 const STALE: usize = 3;
@@ -248,6 +250,7 @@ struct Seen {
     failed: usize,
     crashes: usize,
     past: usize,
+    published: usize,
 }
 
 impl Story {
@@ -259,6 +262,9 @@ impl Story {
         world.settings.clock = Arc::clone(&clock) as _;
         world.settings.ids = Arc::new(SeededIds::new(seed ^ 1));
         world.settings.keep_for = KEEP_FOR;
+        let first = world.open().await.writer().await.unwrap();
+        first.configure(&collection("a"), published::settings(PublicationMode::Compatible)).await.unwrap();
+        first.configure(&collection("b"), published::settings(PublicationMode::DeletionVectors)).await.unwrap();
         let mut processes = Vec::new();
         for _ in 0..2 {
             processes.push(Process { store: world.open().await, writer: None });
@@ -301,6 +307,14 @@ impl Story {
             0 => writer.flush().await.map(|done| self.done.flushes += usize::from(done.is_some())),
             1 => writer.compact(&name, extent).await.map(|done| self.done.compactions += usize::from(done.is_some())),
             2 => writer.collect_garbage().await.map(|deleted| self.done.collections += usize::from(deleted > 0)),
+            4 => writer.publish(&name).await.map(|done| self.done.published += usize::from(done.is_some())),
+            5 => {
+                // As an operator may, at any time.
+                let mode = [None, Some(PublicationMode::Compatible), Some(PublicationMode::DeletionVectors)];
+                let mode = mode[usize::try_from(self.chaos.draw(3)).unwrap()];
+                let settings = mode.map(published::settings).unwrap_or_default();
+                writer.configure(&name, settings).await
+            }
             // Both at once, and the compaction is dropped in the middle as often as not.
             _ => {
                 let steps = self.chaos.draw(60);
@@ -357,8 +371,10 @@ impl Story {
             10..13 => self.work(at, 1).await,
             13..15 => self.work(at, 2).await,
             15..17 => self.work(at, 3).await,
-            17 => self.crash(at).await,
-            18 if self.kept.len() < 2 => {
+            17..20 => self.work(at, 4).await,
+            20 => self.work(at, 5).await,
+            21 => self.crash(at).await,
+            22 if self.kept.len() < 2 => {
                 self.kept.push((self.clock.now_ms(), self.processes[at].store.snapshot()));
             }
             _ => {
@@ -398,6 +414,15 @@ impl Story {
         // Nothing that was acknowledged is missing for a process that starts now.
         let fresh = self.world.caught_up().await;
         check(&fresh.snapshot(), &self.world.truth).await;
+        // Every published table is the documents at its LSN, and all that must be there is.
+        for (name, settings) in fresh.collection_settings() {
+            if settings.publication.is_some() {
+                published::check_published(&fresh, &self.world.objects, &name, &self.world.truth).await;
+            }
+        }
+        let seen = fresh.examine(false).await.unwrap();
+        let lost: Vec<_> = seen.findings.iter().filter(|found| found.kind != FindingKind::Extra).collect();
+        assert!(lost.is_empty(), "{lost:?}");
         self.check_past(&fresh).await;
         fresh.shutdown().await;
         self.chaos.on.store(true, Ordering::SeqCst);
@@ -454,10 +479,12 @@ async fn at_every_step_every_snapshot_is_the_fold_of_the_log() {
         all.failed += seen.failed;
         all.crashes += seen.crashes;
         all.past += seen.past;
+        all.published += seen.published;
     }
     println!("{all:?}");
     if many {
         let counts = [all.flushes, all.compactions, all.collections, all.fenced, all.failed, all.crashes, all.past];
+        assert!(all.published > 2, "{all:?}");
         assert!(counts.iter().all(|count| *count > 2), "not everything happened: {all:?}");
     }
 }

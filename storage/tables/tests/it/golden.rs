@@ -1,6 +1,7 @@
-//! Files of earlier versions stay readable: `tests/golden/1` was written by the first version, and is frozen.
+//! Files of earlier versions stay readable: `tests/golden/1` was written by the first version, `2` by the one that has
+//! settings and moments in manifests; both are frozen.
 //!
-//! To make the files of a new format: `BIGPEER_BLESS=1 cargo nextest run -p bigpeer-tables golden`.
+//! To make the files of a new format: change `NEWEST`, and `BIGPEER_BLESS=1 cargo test -p bigpeer-tables golden`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +15,10 @@ use object_store::local::LocalFileSystem;
 
 use crate::model::{Edit, World, app, check, collection, id, object, small_settings};
 
-fn dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/1")
+const NEWEST: u32 = 2;
+
+fn dir(version: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{version}"))
 }
 
 /// What the files hold. Do not change.
@@ -47,19 +50,21 @@ async fn history(world: &mut World) {
 }
 
 #[tokio::test]
-async fn files_of_the_first_version_are_read() {
+async fn files_of_every_version_are_read() {
     let mut world = World::new();
     if std::env::var_os("BIGPEER_BLESS").is_some() {
-        std::fs::create_dir_all(dir()).unwrap();
-        world = World::on(Arc::new(LocalFileSystem::new_with_prefix(dir()).unwrap()));
+        std::fs::create_dir_all(dir(NEWEST)).unwrap();
+        world = World::on(Arc::new(LocalFileSystem::new_with_prefix(dir(NEWEST)).unwrap()));
     }
     history(&mut world).await;
-    let golden: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(dir()).unwrap());
-    let files: Vec<_> = golden.list(None).try_collect().await.unwrap();
-    assert!(files.len() >= 5, "the golden files are missing: {files:?}");
-    let store = DocumentStore::open(app(), golden, Arc::new(MemoryLog::default()), small_settings()).await.unwrap();
-    assert_eq!(store.applied(), world.truth.last());
-    check(&store.snapshot(), &world.truth).await;
+    for version in 1..=NEWEST {
+        let golden: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(dir(version)).unwrap());
+        let files: Vec<_> = golden.list(None).try_collect().await.unwrap();
+        assert!(files.len() >= 5, "the golden files are missing: {files:?}");
+        let store = DocumentStore::open(app(), golden, Arc::new(MemoryLog::default()), small_settings()).await.unwrap();
+        assert_eq!(store.applied(), world.truth.last());
+        check(&store.snapshot(), &world.truth).await;
+    }
 }
 
 #[tokio::test]
@@ -67,7 +72,7 @@ async fn a_manifest_of_today_is_the_golden_one() {
     let mut world = World::new();
     history(&mut world).await;
     let path = object_store::path::Path::from("apps/app/manifests/00000000000000000003");
-    let golden = LocalFileSystem::new_with_prefix(dir()).unwrap();
+    let golden = LocalFileSystem::new_with_prefix(dir(NEWEST)).unwrap();
     let read = |bytes: bytes::Bytes| bigpeer_tables::manifest::decode(&bytes).unwrap();
     let bytes_of = |objects: Arc<dyn ObjectStore>| {
         let path = path.clone();

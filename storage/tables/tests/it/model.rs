@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value};
+use bigpeer_crdt::{Attachment, DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value};
 use bigpeer_log::{AppendEntry, AppendOutcome, MemoryLog, TransactionLog};
 use bigpeer_tables::{DocumentStore, LocalObjects, Objects, ObjectsSettings, Scan, Snapshot, TablesSettings, Writer};
 use bigpeer_types::{AppId, CollectionName, Hlc, HlcClock, Lsn, ManualClock, SeededIds, SiteId};
@@ -36,7 +36,9 @@ pub(crate) enum Edit {
     Set(&'static str, Value),
     Unset(&'static str),
     Increment(&'static str, i64),
+    Attach(&'static str, Attachment),
     Delete,
+    Purge,
 }
 
 pub(crate) type Changes = Vec<(CollectionName, DocId, Document)>;
@@ -160,7 +162,9 @@ impl World {
                 Edit::Set(path, value) => editor.set(&[path], value.clone(), ObjectMode::Map).unwrap(),
                 Edit::Unset(path) => editor.unset(&[path]).unwrap(),
                 Edit::Increment(path, by) => editor.increment(&[path], *by).unwrap(),
+                Edit::Attach(path, attachment) => editor.attach(&[path], attachment.clone()).unwrap(),
                 Edit::Delete => editor.delete(),
+                Edit::Purge => editor.purge(),
             }
             let Some(delta) = editor.finish() else { continue };
             let mut next = current;

@@ -7,11 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bigpeer_tables::{Objects, ObjectsError, ObjectsSettings, S3Settings};
 
-/// Serves on a free port, makes the bucket, says where, and ends when its standard input does.
+/// Serves on a free port, makes the bucket, says where, and ends when its standard input does. Its threads look whether an object
+/// is there and put it in two steps: a lock makes one of these, as it is in S3.
 const SERVER: &str = r#"
-import sys, logging
+import sys, logging, threading
 import boto3
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
+one_at_a_time, put_object = threading.Lock(), S3Response.put_object
+def put(self):
+    with one_at_a_time:
+        return put_object(self)
+S3Response.put_object = put
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()

@@ -16,5 +16,6 @@ mod devices;
 mod docs;
 mod feeds;
 mod flights;
+mod keeping;
 mod kill;
 mod shell;

@@ -4,12 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use bigpeer_types::CollectionName;
 use roaring::RoaringBitmap;
 use ulid::Ulid;
 
 use super::{Extent, live_bytes, share};
+use crate::columns::Columns;
 use crate::error::TablesError;
+use crate::manifest::PublicationMode;
+use crate::publish::is_fit;
 use crate::segment::lookup;
+use crate::snapshot::View;
 use crate::version::LiveSegment;
 use crate::writer::Writer;
 
@@ -34,6 +39,17 @@ pub(super) type Ranks = HashMap<(Ulid, Vec<u8>), u32>;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) inputs: Vec<Input>,
+    /// Whether the outputs become part of the sorted run.
+    pub(super) run: bool,
+}
+
+/// A collection's files, by what they are for a compaction.
+struct Kinds {
+    run: Vec<Arc<LiveSegment>>,
+    /// Files of the run that hold deletions alone. They lie beside the others, and go along with what is done there.
+    deletions: Vec<Arc<LiveSegment>>,
+    /// What flushes wrote, as far as it was there when the compaction began.
+    new: Vec<Arc<LiveSegment>>,
 }
 
 /// A range of keys, and the files of the run within it. The slices of a run are disjoint, and together are all keys.
@@ -74,38 +90,84 @@ impl Writer {
     /// What to do next; nothing if there is nothing left. Only files in `known` are a reason.
     pub(super) async fn choose(
         &self,
-        segments: &[Arc<LiveSegment>],
+        view: &View,
+        collection: &CollectionName,
         extent: Extent,
         known: &HashSet<Ulid>,
         ranks: &mut Ranks,
     ) -> Result<Option<Job>, TablesError> {
-        let (run, new): (Vec<_>, Vec<_>) = segments.iter().cloned().partition(|segment| segment.meta.run);
-        let new: Vec<_> = new.into_iter().filter(|segment| known.contains(&segment.meta.ulid)).collect();
-        if extent == Extent::Minor {
-            let inputs: Vec<Input> = smallest(&new).iter().map(Input::whole).collect();
-            return Ok((!inputs.is_empty()).then_some(Job { inputs: self.within_memory(Vec::new(), inputs) }));
+        let kinds = Kinds::of(view.version.segments(collection), known);
+        match extent {
+            Extent::Minor => {
+                let inputs: Vec<Input> = smallest(&kinds.new).iter().map(Input::whole).collect();
+                let some = !inputs.is_empty();
+                Ok(some.then(|| Job { inputs: self.within_memory(Vec::new(), inputs, Vec::new()), run: false }))
+            }
+            Extent::Publish(mode) => Ok(self.choose_unfit(kinds, &view.version.columns(collection), mode, known)),
+            Extent::Major | Extent::Full => self.choose_slice(kinds, extent, known, ranks).await,
         }
+    }
+
+    async fn choose_slice(
+        &self,
+        kinds: Kinds,
+        extent: Extent,
+        known: &HashSet<Ulid>,
+        ranks: &mut Ranks,
+    ) -> Result<Option<Job>, TablesError> {
+        let Kinds { run, deletions, new } = kinds;
+        let worn =
+            |segment: &&Arc<LiveSegment>| known.contains(&segment.meta.ulid) && !segment.meta.superseded.is_empty();
+        let worn: Vec<Arc<LiveSegment>> = deletions.iter().filter(worn).cloned().collect();
         let mut best: Option<(u64, Job)> = None;
         for slice in slices(run, self.shared.settings.segment_bytes as u64) {
-            let new = self.new_in(&slice, &new, ranks).await?;
-            let Some(urgency) = urgency(&slice, &new, extent, known) else { continue };
-            if best.as_ref().is_none_or(|(most, _)| urgency > *most) {
+            let new = self.rows_in(&slice, &new, ranks).await?;
+            let Some(urgency) = urgency(&slice, &new, extent, known) else {
+                // Of the documents there is nothing to do; deletions that do not count any more go by themselves.
+                if extent == Extent::Full && best.is_none() {
+                    let inputs = self.rows_in(&slice, &worn, ranks).await?;
+                    best = (!inputs.is_empty()).then_some((0, Job { inputs, run: true }));
+                }
+                continue;
+            };
+            if best.as_ref().is_none_or(|(most, _)| urgency > *most || *most == 0) {
                 let run = slice.run.iter().map(Input::whole).collect();
-                best = Some((urgency, Job { inputs: self.within_memory(run, new) }));
+                let deletions = self.rows_in(&slice, &deletions, ranks).await?;
+                best = Some((urgency, Job { inputs: self.within_memory(run, new, deletions), run: true }));
             }
         }
         Ok(best.map(|(_, job)| job))
     }
 
-    /// The rows of new files that lie in a slice.
-    async fn new_in(
+    /// Files that keep a version of a published table from being made: new ones among themselves, then parts of the run.
+    fn choose_unfit(
+        &self,
+        kinds: Kinds,
+        columns: &Columns,
+        mode: PublicationMode,
+        known: &HashSet<Ulid>,
+    ) -> Option<Job> {
+        let unfit = |segment: &&Arc<LiveSegment>| !is_fit(&segment.meta, columns, mode);
+        let new: Vec<Input> = kinds.new.iter().filter(unfit).map(Input::whole).collect();
+        if !new.is_empty() {
+            return Some(Job { inputs: self.within_memory(Vec::new(), new, Vec::new()), run: false });
+        }
+        let slices = slices(kinds.run, self.shared.settings.segment_bytes as u64);
+        let due = slices
+            .into_iter()
+            .find(|slice| slice.run.iter().filter(unfit).any(|segment| known.contains(&segment.meta.ulid)));
+        due.map(|slice| Job { inputs: slice.run.iter().map(Input::whole).collect(), run: true })
+    }
+
+    /// The rows of files that lie in a slice.
+    async fn rows_in(
         &self,
         slice: &Slice,
-        new: &[Arc<LiveSegment>],
+        files: &[Arc<LiveSegment>],
         ranks: &mut Ranks,
     ) -> Result<Vec<Input>, TablesError> {
         let mut inputs = Vec::new();
-        for segment in new {
+        for segment in files {
             let meta = &segment.meta;
             let start = match &slice.after {
                 Some(after) if meta.max_key <= *after => continue,
@@ -133,8 +195,8 @@ impl Writer {
     }
 
     /// All of the run's files, and as many others as memory has room for: those with most rows first. One other at least,
-    /// two where there is no run, so that there is progress.
-    fn within_memory(&self, run: Vec<Input>, mut others: Vec<Input>) -> Vec<Input> {
+    /// two where there is no run, so that there is progress. Of those that may go along whatever there is room for then.
+    fn within_memory(&self, run: Vec<Input>, mut others: Vec<Input>, along: Vec<Input>) -> Vec<Input> {
         let settings = &self.shared.settings;
         let group = settings.row_group_bytes as u64;
         // Of each file one row group is in memory, of the run's files one at a time. The other half is for the output.
@@ -151,7 +213,23 @@ impl Writer {
             room = room.saturating_sub(need);
             inputs.push(input);
         }
+        for input in along {
+            let need = needs(&input);
+            if need <= room {
+                room -= need;
+                inputs.push(input);
+            }
+        }
         inputs
+    }
+}
+
+impl Kinds {
+    fn of(segments: &[Arc<LiveSegment>], known: &HashSet<Ulid>) -> Self {
+        let (run, new): (Vec<_>, Vec<_>) = segments.iter().cloned().partition(|segment| segment.meta.run);
+        let (deletions, run) = run.into_iter().partition(|segment| segment.meta.is_graveyard());
+        let new = new.into_iter().filter(|segment| known.contains(&segment.meta.ulid)).collect();
+        Self { run, deletions, new }
     }
 }
 
@@ -171,7 +249,7 @@ fn urgency(slice: &Slice, new: &[Input], extent: Extent, known: &HashSet<Ulid>) 
     });
     let due = match extent {
         Extent::Full => !new.is_empty() || superseded > 0,
-        Extent::Major | Extent::Minor => {
+        Extent::Major | Extent::Minor | Extent::Publish(_) => {
             (!new.is_empty() && new_bytes.saturating_mul(RUN_PER_NEW) >= run_bytes)
                 || superseded * 100 > rows * MAX_SUPERSEDED_PERCENT
         }
