@@ -62,6 +62,9 @@ bench: build $(PYTHON) ## measure; prints ratios against baselines of the same r
 bench-large: build $(PYTHON) ## queries and requests on 6.7 million flights, beside DuckDB
 	$(PYTHON) scripts/bench_large.py $(BENCH_ARGS)
 
+bench-s3: build $(PYTHON) ## what a bucket is asked for per million documents, and per first sync
+	$(PYTHON) scripts/bench_s3.py $(BENCH_ARGS)
+
 differential: ## DQL from columns beside the evaluator, on 20,000 random cases
 	BIGPEER_DQL_CASES=20000 $(CARGO) test --release --locked -p bigpeer-sql --test it columns_answer_as_documents_do -- --nocapture
 
@@ -122,4 +125,4 @@ $(PSQL):
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-.PHONY: help run build test unit sim-test sim e2e contract sql-clients demo bench bench-large differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean
+.PHONY: help run build test unit sim-test sim e2e contract sql-clients demo bench bench-large bench-s3 differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean

@@ -138,13 +138,13 @@ def machine():
     return f"{os.cpu_count()} cores ({model}), {memory} GiB, {platform.system()} {platform.release().split('-')[0]}"
 
 
-def write(report):
+def write(report, section="figures"):
     path = ROOT / "docs" / "benchmarks.md"
     text = path.read_text()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True, capture_output=True).stdout.strip()
     table = [f"Measured {date.today()} at {commit} on {machine()}.", "", "| figure | value | unit | beside |", "| --- | ---: | --- | --- |"]
     table += [f"| {name} | {value} | {unit} | {beside} |" for name, value, unit, beside in report.rows]
-    begin, end = "<!-- figures -->", "<!-- end of figures -->"
+    begin, end = f"<!-- {section} -->", f"<!-- end of {section} -->"
     head, tail = text.split(begin)[0], text.split(end)[1]
     path.write_text(f"{head}{begin}\n" + "\n".join(table) + f"\n{end}{tail}")
 

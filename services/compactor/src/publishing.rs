@@ -11,7 +11,8 @@ use crate::{Compactor, CompactorError, Pause};
 /// What was published of a collection last, or tried to be.
 #[derive(Clone, Copy, Debug)]
 struct Last {
-    at: Duration,
+    /// None until there was something to publish.
+    at: Option<Duration>,
     manifest: u64,
 }
 
@@ -71,20 +72,20 @@ impl Compactor {
             if before.is_some_and(|before| before.manifest == manifest) {
                 continue;
             }
+            let at = before.and_then(|before| before.at);
             let interval = Duration::from_secs(publication.interval_secs);
             let wait = match publication.mode {
                 PublicationMode::DeletionVectors => Duration::ZERO,
-                PublicationMode::Compatible => {
-                    before.map_or(Duration::ZERO, |before| (before.at + interval).saturating_sub(now))
-                }
+                PublicationMode::Compatible => at.map_or(Duration::ZERO, |at| (at + interval).saturating_sub(now)),
             };
             if wait > Duration::ZERO {
                 next = Some(next.map_or(wait, |next| next.min(wait)));
                 continue;
             }
-            self.writer.publish(&collection).await?;
+            let published = self.writer.publish(&collection).await?;
+            let at = if published.is_some() || at.is_some() { Some(now) } else { None };
             // Of the manifest that was the newest before: what came meanwhile is for the next version.
-            last.insert(collection, Last { at: now, manifest });
+            last.insert(collection, Last { at, manifest });
         }
         Ok(next)
     }

@@ -142,6 +142,8 @@ impl Remover {
     /// # Errors
     /// When log or storage fail; what was purged is purged. When documents keep changing.
     pub async fn purge(&self, collection: &CollectionName, ids: &[DocId]) -> Result<Option<Lsn>, CompactorError> {
+        // What was acknowledged before is purged, too, whether it was applied here or not.
+        self.catch_up().await?;
         let mut last = None;
         for chunk in ids.chunks(PER_TRANSACTION) {
             let mut attempts = 0;
@@ -155,8 +157,7 @@ impl Remover {
                     }
                     Some(Removed::Changed) if attempts < ATTEMPTS => {
                         attempts += 1;
-                        let head = self.log.head(self.store.app()).await?;
-                        self.store.wait_for(head).await?;
+                        self.catch_up().await?;
                     }
                     Some(Removed::Changed) => {
                         return Err(CompactorError::Removal("the documents keep changing; try again".to_owned()));
@@ -165,6 +166,12 @@ impl Remover {
             }
         }
         Ok(last)
+    }
+
+    /// Waits until what the log holds now is applied.
+    async fn catch_up(&self) -> Result<(), CompactorError> {
+        let head = self.log.head(self.store.app()).await?;
+        Ok(self.store.wait_for(head).await?)
     }
 
     /// Removes documents as they are in the snapshot; none if there was nothing to remove.

@@ -96,8 +96,8 @@ fn signed(number: u64) -> i64 {
 }
 
 impl Writer {
-    /// Publishes a collection as its settings say, from the newest manifest. None when it is not to be published, nothing
-    /// has changed since the last version, or a version cannot be made now: then a later call goes on.
+    /// Publishes a collection as its settings say, from the newest manifest. None when it is not to be published, there was never
+    /// anything in it, nothing has changed since the last version, or a version cannot be made now: then a later call goes on.
     ///
     /// **Cancellation**: a version is there or not; files that were written anew stay.
     ///
@@ -106,6 +106,7 @@ impl Writer {
     pub async fn publish(&self, collection: &CollectionName) -> Result<Option<PublishedTable>, TablesError> {
         let Some(publication) = self.shared.settings_of(collection).publication else { return Ok(None) };
         let mode = publication.mode;
+        self.check_owner(&self.shared.view().version.manifest)?;
         let view = match self.fit_view(collection, mode) {
             Some(view) => view,
             None => match self.make_fit(collection, mode).await? {
@@ -173,6 +174,10 @@ impl Writer {
             let mut lines = self.changes(known.as_ref(), collection, mode, &schema);
             lines.extend(files(known.as_ref(), &wanted, &mut vectors, self.now_ms())?);
             if known.is_some() && lines.is_empty() {
+                return Ok(None);
+            }
+            // A first version without a document would have columns of no type.
+            if known.is_none() && wanted.is_empty() {
                 return Ok(None);
             }
             if known.is_none() {

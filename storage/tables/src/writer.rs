@@ -97,6 +97,17 @@ impl Writer {
         self.epoch
     }
 
+    /// Whether the newest manifest says that another writer has taken over.
+    ///
+    /// # Errors
+    /// [`TablesError::Fenced`] if so.
+    pub(crate) fn check_owner(&self, newest: &Manifest) -> Result<(), TablesError> {
+        if newest.epoch >= self.epoch && newest.writer != self.id {
+            return Err(TablesError::Fenced { ours: self.epoch, theirs: newest.epoch });
+        }
+        Ok(())
+    }
+
     /// Commits what `change` makes of the newest manifest, and takes it up. False when the newest manifest was another
     /// than `base`: then nothing was committed, the newest is taken up, and the change must be made again.
     async fn try_commit(

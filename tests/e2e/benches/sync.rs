@@ -1,5 +1,5 @@
 //! First sync and propagation through a running server that holds the flights: `BIGPEER_CREDENTIALS` names its
-//! credentials file. Prints `name<TAB>value<TAB>unit<TAB>beside` lines.
+//! credentials file. Prints `name<TAB>value<TAB>unit<TAB>beside` lines. `BIGPEER_BENCH_FIRST_SYNC`: one first sync, and nothing else.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a benchmark measures time and prints it")]
 #![allow(
     clippy::unwrap_used,
@@ -114,6 +114,9 @@ async fn propagation(dir: &Path) {
 #[tokio::main]
 async fn main() {
     let dir = tempfile::tempdir().expect("a folder");
+    if std::env::var_os("BIGPEER_BENCH_FIRST_SYNC").is_some() {
+        return first_sync(&dir.path().join("first")).await;
+    }
     for round in 0..3 {
         first_sync(&dir.path().join(format!("first-{round}"))).await;
     }

@@ -225,6 +225,26 @@ async fn what_is_to_be_published_is_as_it_comes() {
     }
 }
 
+#[tokio::test]
+async fn a_collection_that_was_empty_is_published_with_its_first_documents() {
+    let mut world = World::new();
+    let store = world.open().await;
+    let compactor = Arc::new(Compactor::open(Arc::clone(&store), world.log(), eager()).await.unwrap());
+    let publication = Some(Publication { mode: PublicationMode::Compatible, interval_secs: 3600 });
+    let settings = CollectionSettings { publication, ..CollectionSettings::default() };
+    compactor.configure(&world.flights, settings).await.unwrap();
+    compactor.tidy().await.unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let work = Arc::clone(&compactor);
+    let running = tokio::spawn(async move { work.run(async move { drop(stopped.await) }).await });
+    let last = world.write(1).await;
+    until(async || store.published(&world.flights).await.unwrap().is_some()).await;
+    let table = store.published(&world.flights).await.unwrap().unwrap();
+    assert_eq!((table.version, table.lsn), (0, last));
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
+}
+
 /// Ten documents whose time is over an hour after they were written.
 async fn expiring() -> (World, Arc<ManualClock>, Arc<DocumentStore>, Compactor) {
     let time = Arc::new(ManualClock::new(1_700_000_000_000));
@@ -302,6 +322,17 @@ async fn of_what_was_purged_nothing_is_left() {
     let last = world.write(3).await;
     store.wait_for(last).await.unwrap();
     assert_eq!(world.count(&store).await, 9);
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_and_not_applied_here_yet_is_purged_too() {
+    let (mut world, _, store, _) = expiring().await;
+    let remover = world.remover(&store);
+    let written = world.write(50).await;
+    let last = remover.purge(&world.flights, &[id(50)]).await.unwrap();
+    assert!(last > Some(written), "{last:?}");
+    store.wait_for(world.log.head(&world.app).await.unwrap()).await.unwrap();
+    assert_eq!(world.count(&store).await, 10);
 }
 
 #[tokio::test]

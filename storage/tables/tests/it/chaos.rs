@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use bigpeer_crdt::Value;
 use bigpeer_log::TransactionLog as _;
 use bigpeer_tables::manifest::PublicationMode;
+use bigpeer_tables::paths::PinName;
 use bigpeer_tables::{DocumentStore, Extent, FindingKind, Objects, ObjectsSettings, Snapshot, TablesError, Writer};
-use bigpeer_types::{Clock, IdGenerator, Lsn, ManualClock, SeededIds};
+use bigpeer_types::{AppId, Clock, IdGenerator, Lsn, ManualClock, SeededIds};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
@@ -32,6 +33,9 @@ const STALE: usize = 3;
 /// How long manifests are kept for other processes: longer than time passes between two looks of a process, and than a
 /// snapshot is held, together.
 const KEEP_FOR: Duration = Duration::from_secs(40);
+
+/// How long backups are kept: for the whole story.
+const BACKUP: Duration = Duration::from_secs(86_400);
 
 /// Most time that passes at once, in milliseconds.
 const LEAP: u64 = 20_000;
@@ -113,6 +117,11 @@ impl Chaos {
             created.pop_front();
         }
     }
+}
+
+/// Whether a failure may pass by itself, or is that of an app that went on meanwhile.
+fn assert_passes(error: &TablesError) {
+    assert!(error.is_retryable() || matches!(error, TablesError::Forgotten { .. }), "{error:?}");
 }
 
 fn failure(what: &'static str) -> Error {
@@ -237,6 +246,11 @@ struct Story {
     processes: Vec<Process>,
     /// Snapshots that are held for a while, and since when.
     kept: Vec<(u64, Snapshot)>,
+    /// Backups that were made, and clones, and of what.
+    backups: Vec<(PinName, Lsn)>,
+    clones: Vec<(AppId, Lsn)>,
+    /// Time since lists were last complete.
+    behind_ms: u64,
     /// What became of the work: that it happened at all.
     done: Seen,
 }
@@ -251,6 +265,8 @@ struct Seen {
     crashes: usize,
     past: usize,
     published: usize,
+    backups: usize,
+    clones: usize,
 }
 
 impl Story {
@@ -270,7 +286,17 @@ impl Story {
             processes.push(Process { store: world.open().await, writer: None });
         }
         chaos.on.store(true, Ordering::SeqCst);
-        Self { chaos, world, clock, processes, kept: Vec::new(), done: Seen::default() }
+        Self {
+            chaos,
+            world,
+            clock,
+            processes,
+            kept: Vec::new(),
+            backups: Vec::new(),
+            clones: Vec::new(),
+            behind_ms: 0,
+            done: Seen::default(),
+        }
     }
 
     fn draw(&self, of: u64) -> u64 {
@@ -347,6 +373,49 @@ impl Story {
         }
     }
 
+    /// Makes a backup, or ends the oldest of three.
+    async fn back_up(&mut self, at: usize) {
+        let store = &self.processes[at].store;
+        if self.backups.len() < 3 {
+            let name = PinName::new(&format!("backup-{}", self.done.backups)).unwrap();
+            match store.pin(name.clone(), BACKUP).await {
+                Ok((_, lsn)) => self.backups.push((name, lsn)),
+                Err(error) => assert_passes(&error),
+            }
+            self.done.backups += 1;
+        } else {
+            let (name, _) = self.backups.remove(0);
+            // What it kept may stay; nobody asks for it any more.
+            if let Err(error) = store.unpin(&name).await {
+                assert_passes(&error);
+            }
+        }
+    }
+
+    /// Makes another app of a backup, or of what there is now.
+    async fn clone(&mut self, at: usize) {
+        let store = &self.processes[at].store;
+        let snapshot = match self.backups.first() {
+            Some((name, _)) if self.chaos.draw(2) == 0 => store.at_pin(name).await,
+            Some(_) | None => Ok(store.snapshot()),
+        };
+        let target = AppId::new(&format!("clone-{}", self.done.clones)).unwrap();
+        self.done.clones += 1;
+        let cloned = match snapshot {
+            Ok(snapshot) => store.clone_as(&target, &snapshot).await.map(|cloned| (cloned.lsn, snapshot.lsn())),
+            // A list that does not know it yet.
+            Err(TablesError::NoPin { .. }) => return,
+            Err(error) => return assert_passes(&error),
+        };
+        match cloned {
+            Ok((lsn, of)) => {
+                assert_eq!(lsn, of);
+                self.clones.push((target, lsn));
+            }
+            Err(error) => assert_passes(&error),
+        }
+    }
+
     /// Kills a process and starts another in its place.
     async fn crash(&mut self, at: usize) {
         self.done.crashes += 1;
@@ -365,7 +434,7 @@ impl Story {
 
     async fn step(&mut self) {
         let at = usize::try_from(self.draw(2)).unwrap();
-        match self.draw(24) {
+        match self.draw(27) {
             0..7 => self.write().await,
             7..10 => self.work(at, 0).await,
             10..13 => self.work(at, 1).await,
@@ -377,6 +446,8 @@ impl Story {
             22 if self.kept.len() < 2 => {
                 self.kept.push((self.clock.now_ms(), self.processes[at].store.snapshot()));
             }
+            23 => self.back_up(at).await,
+            24 => self.clone(at).await,
             _ => {
                 // The log is trimmed behind a manifest that is committed, and time goes by.
                 let flushed = self.processes[at].store.flushed();
@@ -393,7 +464,14 @@ impl Story {
                 assert!(error.is_retryable(), "{error:?}");
             }
         }
-        self.clock.advance(self.chaos.draw(LEAP));
+        let leap = self.chaos.draw(LEAP);
+        self.clock.advance(leap);
+        // A list is not behind for ever, but nearly as long as manifests are kept.
+        self.behind_ms += leap;
+        if self.behind_ms >= LEAP {
+            self.chaos.created.lock().unwrap().clear();
+            self.behind_ms = 0;
+        }
         let now = self.clock.now_ms();
         self.kept.retain(|(since, _)| now - since < LEAP);
     }
@@ -424,8 +502,27 @@ impl Story {
         let lost: Vec<_> = seen.findings.iter().filter(|found| found.kind != FindingKind::Extra).collect();
         assert!(lost.is_empty(), "{lost:?}");
         self.check_past(&fresh).await;
+        self.check_kept(&fresh).await;
         fresh.shutdown().await;
         self.chaos.on.store(true, Ordering::SeqCst);
+    }
+
+    /// Backups and clones are what they were made of, whatever became of that.
+    async fn check_kept(&self, store: &DocumentStore) {
+        for (name, lsn) in &self.backups {
+            let snapshot = store.at_pin(name).await.unwrap();
+            assert_eq!(snapshot.lsn(), *lsn);
+            check(&snapshot, &self.world.truth).await;
+        }
+        // Of the clones the first and the last: they do not change.
+        let two = self.clones.first().into_iter().chain(self.clones.last());
+        for (target, lsn) in two {
+            let (objects, log) = (Arc::clone(&self.world.objects), Arc::new(self.world.log.clone()));
+            let clone = DocumentStore::open(target.clone(), objects, log, self.world.settings.clone()).await.unwrap();
+            assert_eq!(clone.snapshot().lsn(), *lsn);
+            check(&clone.snapshot(), &self.world.truth).await;
+            clone.shutdown().await;
+        }
     }
 
     /// What was, where it is still known.
@@ -480,11 +577,13 @@ async fn at_every_step_every_snapshot_is_the_fold_of_the_log() {
         all.crashes += seen.crashes;
         all.past += seen.past;
         all.published += seen.published;
+        all.backups += seen.backups;
+        all.clones += seen.clones;
     }
     println!("{all:?}");
     if many {
         let counts = [all.flushes, all.compactions, all.collections, all.fenced, all.failed, all.crashes, all.past];
-        assert!(all.published > 2, "{all:?}");
+        assert!([all.published, all.backups, all.clones].iter().all(|count| *count > 2), "{all:?}");
         assert!(counts.iter().all(|count| *count > 2), "not everything happened: {all:?}");
     }
 }

@@ -7,28 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bigpeer_tables::{Objects, ObjectsError, ObjectsSettings, S3Settings};
 
-/// Serves on a free port, makes the bucket, says where, and ends when its standard input does. Its threads look whether an object
-/// is there and put it in two steps: a lock makes one of these, as it is in S3.
-const SERVER: &str = r#"
-import sys, logging, threading
-import boto3
-from moto.s3.responses import S3Response
-from moto.server import ThreadedMotoServer
-one_at_a_time, put_object = threading.Lock(), S3Response.put_object
-def put(self):
-    with one_at_a_time:
-        return put_object(self)
-S3Response.put_object = put
-logging.getLogger("werkzeug").setLevel(logging.ERROR)
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-host, port = server.get_host_and_port()
-url = f"http://127.0.0.1:{port}"
-client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
-client.create_bucket(Bucket="test")
-print(url, flush=True)
-sys.stdin.read()
-"#;
+/// Serves until its standard input ends.
+const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/s3_server.py");
 
 /// Names the Python that has `moto`. Credentials come from the environment, as in production: any will do.
 const PYTHON: &str = "BIGPEER_TEST_PYTHON";
@@ -41,7 +21,7 @@ pub(crate) fn endpoint() -> &'static str {
             panic!("{PYTHON} must name a Python with moto[server]; `make unit` installs one and sets it")
         });
         let mut server = Command::new(&python)
-            .args(["-c", SERVER])
+            .arg(SERVER)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

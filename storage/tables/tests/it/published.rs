@@ -12,7 +12,7 @@ use bigpeer_crdt::{Object, Value};
 use bigpeer_tables::columns::{ColumnType, Columns};
 use bigpeer_tables::manifest::{CollectionSettings, Publication, PublicationMode};
 use bigpeer_tables::paths::ObjectPath;
-use bigpeer_tables::{DocumentStore, Extent, LocalObjects, PublishedTable, Writer};
+use bigpeer_tables::{DocumentStore, Extent, LocalObjects, PublishedTable, TablesError, Writer};
 use bigpeer_types::{CollectionName, ManualClock};
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -222,6 +222,50 @@ async fn versions_never_go_back_to_an_earlier_manifest() {
     let published = writer.publish(&name).await.unwrap().unwrap();
     assert_eq!(sleeper.publish(&name).await.unwrap(), None);
     assert_eq!(check_published(&new, &world.objects, &name, &world.truth).await.unwrap(), published);
+}
+
+#[tokio::test]
+async fn there_is_no_version_before_there_is_something_in_it() {
+    for mode in [PublicationMode::Compatible, PublicationMode::DeletionVectors] {
+        let mut world = World::new();
+        let name = collection("c");
+        let store = world.open().await;
+        let writer = store.writer().await.unwrap();
+        writer.configure(&name, settings(mode)).await.unwrap();
+        assert_eq!(writer.publish(&name).await.unwrap(), None, "its columns would be of no type");
+        assert_eq!(store.published(&name).await.unwrap(), None);
+        // What was deleted before anybody saw it is nothing, either.
+        world.put(&name, 1, object([("n", Value::Int(1))])).await;
+        world.write(&[(&name, id(1), Edit::Delete)]).await;
+        flush(&world, &store, &writer).await;
+        assert_eq!(writer.publish(&name).await.unwrap(), None);
+
+        world.put(&name, 2, object([("n", Value::Int(1))])).await;
+        flush(&world, &store, &writer).await;
+        assert_eq!(writer.publish(&name).await.unwrap().unwrap().version, 0);
+        check_published(&store, &world.objects, &name, &world.truth).await.unwrap();
+        // A table whose last document goes is an empty one.
+        world.write(&[(&name, id(2), Edit::Delete)]).await;
+        flush(&world, &store, &writer).await;
+        let empty = writer.publish(&name).await.unwrap().unwrap();
+        assert_eq!((empty.version, empty.files), (1, Vec::new()));
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_was_replaced_publishes_nothing() {
+    let mut world = World::new();
+    let name = collection("c");
+    let old = world.open().await;
+    let replaced = old.writer().await.unwrap();
+    replaced.configure(&name, settings(PublicationMode::DeletionVectors)).await.unwrap();
+    let new = world.caught_up().await;
+    let writer = new.writer().await.unwrap();
+    edit(&mut world, &name, 0).await;
+    flush(&world, &new, &writer).await;
+    old.refresh().await.unwrap();
+    assert!(matches!(replaced.publish(&name).await, Err(TablesError::Fenced { .. })));
+    writer.publish(&name).await.unwrap().unwrap();
 }
 
 /// A value as a reader finds it in a column.
