@@ -91,4 +91,6 @@ async fn the_examples_of_the_guide_to_running_work() {
     assert!(outputs[0].contains(r#""n":1"#), "{}", outputs[0]);
     assert!(dir.path().join("cars.parquet").metadata().unwrap().len() > 100);
     assert!(dir.path().join("phone").exists());
+    let exported = std::fs::read_to_string(dir.path().join("colors.csv")).unwrap();
+    assert!(exported.starts_with("color,n\n"), "{exported}");
 }
