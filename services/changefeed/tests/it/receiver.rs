@@ -142,9 +142,9 @@ impl Drop for Receiver {
     }
 }
 
-/// Waits until `check` answers something; a test that waits too long fails.
+/// Waits until `check` answers something; a test that waits five minutes fails.
 pub(crate) async fn until<T>(what: &str, check: impl AsyncFn() -> Option<T>) -> T {
-    for _ in 0..6_000 {
+    for _ in 0..30_000 {
         if let Some(found) = check().await {
             return found;
         }
