@@ -46,7 +46,7 @@ e2e: $(PYTHON) $(PSQL) ## end-to-end tests through the real binary, built with a
 	$(PYTHON) scripts/contract.py --examples 30
 	$(PYTHON) scripts/sql_clients.py
 
-sql-clients: build $(PYTHON) $(PSQL) ## SQL over PostgreSQL's protocol, with the clients that people have
+sql-clients: build $(PYTHON) $(PSQL) ## SQL over Arrow Flight and PostgreSQL's protocol, with the clients that people have
 	$(PYTHON) scripts/sql_clients.py
 
 contract: $(PYTHON) ## whether a running server keeps what its OpenAPI description promises

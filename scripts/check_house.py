@@ -16,8 +16,11 @@ IO_CRATES = {"tokio", "axum", "object_store", "reqwest", "rusqlite", "datafusion
 SERVICES = {"bigpeer-auth", "bigpeer-gateway", "bigpeer-api", "bigpeer-compactor", "bigpeer-changefeed", "bigpeer-sql"}
 COMPOSER = {"bigpeer", "bigpeer-e2e"}
 # Doors to SQL: protocols over bigpeer-sql, which they may import, and nothing else of the services.
-DOORS = {"bigpeer-pgwire"}
-ONE_VERSION = ["arrow", "parquet", "object_store", "datafusion", "prost", "tokio", "rustls", "axum", "tokio-tungstenite"]
+DOORS = {"bigpeer-flight", "bigpeer-pgwire"}
+ONE_VERSION = [
+    "arrow", "arrow-flight", "parquet", "object_store", "datafusion", "prost", "tonic", "tokio", "rustls", "axum",
+    "tokio-tungstenite",
+]
 MAX_LINES = 800
 
 

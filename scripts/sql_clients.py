@@ -1,4 +1,6 @@
-"""SQL through the doors that people's tools use: the examples of docs/sql.md over the PostgreSQL wire protocol, and what an example does not show: permissions, limits, cancellation, bad input. Over the binary that `BIGPEER_BIN` names.
+"""SQL through the doors that people's tools use: the examples of docs/sql.md over Arrow Flight SQL and the PostgreSQL wire
+protocol, and what an example does not show: permissions, limits, cancellation, bad input. Over the binary that `BIGPEER_BIN`
+names.
 
 Prints 'N passed, N failed'; ends with 1 when any failed."""
 
@@ -16,7 +18,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import adbc_driver_flightsql.dbapi as flightsql
 import psycopg
+from adbc_driver_flightsql import DatabaseOptions
 from sqlalchemy import URL, create_engine, inspect
 
 from running_server import ROOT, Server, free_port
@@ -35,8 +39,8 @@ def check(function):
 
 
 class World:
-    def __init__(self, server, pg):
-        self.server, self.pg = server, pg
+    def __init__(self, server, pg, flight):
+        self.server, self.pg, self.flight = server, pg, flight
         self.app, self.key = server.credentials["app"], server.credentials["api_key"]
         server.dql("INSERT INTO flights DOCUMENTS (:a), (:b), (:c)", **dict(zip("abc", FLIGHTS)))
         self.transaction = server.dql("INSERT INTO `lost luggage` DOCUMENTS ({'_id': 'x', 'colour': 'red'})")["transactionId"]
@@ -46,6 +50,11 @@ class World:
         return psycopg.connect(
             host=host, port=port, dbname=app or self.app, user="analyst", password=key or self.key, connect_timeout=10, **options
         )
+
+    def arrow(self, key=None, app=None, headers=()):
+        options = {"username": app or self.app, "password": key or self.key}
+        options |= {f"{DatabaseOptions.RPC_CALL_HEADER_PREFIX.value}{name}": value for name, value in headers}
+        return flightsql.connect(f"grpc://{self.flight}", db_kwargs=options, autocommit=True)
 
 
 def fails(action, *parts):
@@ -60,13 +69,22 @@ def fails(action, *parts):
     raise AssertionError("it was accepted")
 
 
+def rows(connection, query, parameters=None):
+    with connection.cursor() as cursor:
+        if parameters is None:
+            cursor.execute(query)
+        else:
+            cursor.execute(query, parameters)
+        return cursor.fetchall()
+
+
 @check
 def examples_of_the_guide_run(world):
     guide = (ROOT / "docs/sql.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", guide, re.S)
-    assert len(examples) >= 2, len(examples)
+    assert len(examples) >= 4, len(examples)
     settings = {
-        "BIGPEER_APP": world.app, "BIGPEER_KEY": world.key, "BIGPEER_PG": world.pg,
+        "BIGPEER_APP": world.app, "BIGPEER_KEY": world.key, "BIGPEER_PG": world.pg, "BIGPEER_FLIGHT": world.flight,
         "BIGPEER_TRANSACTION": str(world.transaction),
     }
     for example in examples:
@@ -94,6 +112,95 @@ def until(holds, what):
             return
         deadline.wait(0.05)
     raise AssertionError(f"after 30 s still not: {what}")
+
+
+@check
+def flight_answers_with_types(world):
+    with world.arrow() as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT _id, carrier, tags, crew FROM flights ORDER BY _id")
+            table = cursor.fetch_arrow_table()
+        assert table.column("_id").to_pylist() == [1, 2, 3]
+        assert table.column("tags").to_pylist() == [["a", "b"], [], ["c"]]
+        assert table.column("crew").to_pylist()[0] == {"pilot": "Ada"}
+        assert rows(connection, "SELECT count(*) FROM flights WHERE carrier = $1 AND dep_delay > $2", ["UA", 10]) == [(1,)]
+        injected = rows(connection, "SELECT count(*) FROM flights WHERE carrier = $1", ["UA' OR '1'='1"])
+        assert injected == [(0,)], injected
+        prepared = "SELECT _id FROM flights WHERE carrier = $1 ORDER BY _id"
+        with connection.cursor() as cursor:
+            for carrier, expected in [("UA", [(1,), (3,)]), ("AA", [(2,)]), (None, [])]:
+                cursor.execute(prepared, [carrier])
+                assert cursor.fetchall() == expected, carrier
+        many = rows(connection, "SELECT sum(value) FROM generate_series(1, 300000)")
+        assert many == [(45_000_150_000,)], many
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT value FROM generate_series(1, 300000)")
+            assert sum(batch.num_rows for batch in cursor.fetch_record_batch()) == 300_000
+
+
+@check
+def flight_lists_tables(world):
+    with world.arrow() as connection:
+        tables = tables_of(connection)
+        assert {"flights", "lost luggage"} <= tables, tables
+        schema = connection.adbc_get_table_schema("flights")
+        assert "carrier" in schema.names, schema
+        assert connection.adbc_get_info()["vendor_name"] == "bigpeer"
+
+
+def tables_of(connection):
+    """The names of the tables that a connection sees."""
+    objects = connection.adbc_get_objects(depth="tables").read_all().to_pylist()
+    return {
+        table["table_name"]
+        for catalogue in objects
+        for schema in catalogue["catalog_db_schemas"]
+        for table in schema["db_schema_tables"]
+    }
+
+
+@check
+def flight_refuses(world):
+    fails(lambda: rows(world.arrow(key="bpk_wrong"), "SELECT 1"), "no valid API key")
+    fails(lambda: rows(world.arrow(app="another"), "SELECT 1"), "no valid API key")
+    fails(lambda: world.arrow(key="bpk_wrong").adbc_get_objects(depth="tables").read_all(), "no valid API key")
+    with world.arrow() as connection:
+        fails(lambda: rows(connection, "DROP TABLE flights"), "only queries")
+        fails(lambda: rows(connection, "SELECT nothing FROM flights"), "nothing")
+        fails(lambda: rows(connection, "SELECT 10 / (value - 100000) FROM generate_series(1, 200000)"), "ivi")
+        fails(lambda: rows(connection, f"SELECT {'1 + ' * 100_000} 1"), "longer than 262144 bytes")
+        assert rows(connection, "SELECT 1") == [(1,)], "the next one works"
+    future = [("x-bigpeer-as-of", "99999999999")]
+    fails(lambda: rows(world.arrow(headers=future), "SELECT count(*) FROM flights"), "not visible")
+    fails(lambda: rows(world.arrow(headers=[("x-bigpeer-as-of", "soon")]), "SELECT 1"), "whole number")
+    before = [("x-bigpeer-as-of", str(world.transaction))]
+    world.server.dql("INSERT INTO flights DOCUMENTS ({'_id': 99, 'carrier': 'ZZ'})")
+    assert rows(world.arrow(headers=before), "SELECT count(*) FROM flights") == [(3,)]
+    assert rows(world.arrow(), "SELECT count(*) FROM flights") == [(4,)]
+    world.server.dql("DELETE FROM flights WHERE _id = 99")
+
+
+@check
+def flight_gives_up_what_nobody_reads(world):
+    before = running(world)
+    for _ in range(12):
+        connection = world.arrow()
+        cursor = connection.cursor()
+        cursor.execute("SELECT value FROM generate_series(1, 1000000000000)")
+        cursor.fetchone()
+        cursor.close()
+        connection.close()
+    until(lambda: running(world) == before, "every query has ended")
+
+
+@check
+def flight_survives_bad_bytes(world):
+    host, port = world.flight.split(":")
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    for bytes_ in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 4096, preface + b"\xff" * 4096, preface, b""):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(bytes_)
+    assert rows(world.arrow(), "SELECT 1") == [(1,)]
 
 
 @check
@@ -266,50 +373,83 @@ def psql_describes(world):
 
 
 @check
-def keys_hold(world):
-    """A key with rules sees its rows, and nothing else."""
-    admin = world.server.credentials["admin_token"]
+def keys_hold_at_every_door(world):
+    """A key with rules sees its rows, and nothing else; one that has ended opens nothing more."""
     permissions = {"read": {"queriesByCollection": {"flights": ["carrier == 'UA'"]}}, "write": {}}
-    key = make_key(world, admin, "ua", permissions)
+    key = make_key(world, "ua", permissions)
     assert key, "no key was made"
-    with world.connect(key=key, autocommit=True) as connection:
-        assert connection.execute("SELECT count(*) FROM flights").fetchall() == [(2,)]
-        fails(lambda: connection.execute('SELECT * FROM "lost luggage"'), "not found")
-        assert connection.execute("SELECT relname FROM pg_class").fetchall() == [("flights",)]
+    with world.connect(key=key, autocommit=True) as connection, world.arrow(key=key) as arrow:
+        for ask in (connection, arrow):
+            assert rows(ask, "SELECT count(*) FROM flights") == [(2,)]
+            assert rows(ask, "SELECT _id FROM flights WHERE carrier = 'AA' OR true ORDER BY _id") == [(1,), (3,)]
+            fails(lambda ask=ask: rows(ask, 'SELECT * FROM "lost luggage"'), "not found")
+        assert rows(connection, "SELECT relname FROM pg_class") == [("flights",)]
+        assert tables_of(arrow) == {"flights"}
+        fails(lambda: arrow.adbc_get_table_schema("lost luggage"), "")
+        admin(world, "DELETE", f"apps/{world.app}/api-keys/ua")
+        fails(lambda: rows(arrow, "SELECT count(*) FROM flights"), "no valid API key")
+        fails(lambda: rows(world.arrow(key=key), "SELECT 1"), "no valid API key")
+    nothing = make_key(world, "nothing", {"read": {}, "write": {"everything": True}})
+    fails(lambda: rows(world.arrow(key=nothing), "SELECT 1"), "may not read anything")
 
 
 @check
-def keys_have_limits(world):
-    admin, permissions = world.server.credentials["admin_token"], {"qlVersion": 1, "read": {"everything": True}}
-    key = make_key(world, admin, "brief", permissions, limits={"sql_time_secs": 1})
+def another_app_is_out_of_reach(world):
+    admin(world, "PUT", "tenants/elsewhere")
+    other = admin(world, "PUT", "tenants/elsewhere/apps/other")["id"]
+    key = make_key(world, "reads", {"qlVersion": 1, "read": {"everything": True}}, app=other)
     assert key, "no key was made"
-    with world.connect(key=key, autocommit=True) as connection:
-        endless = "SELECT count(*) FROM generate_series(1, 1000000000000) WHERE value % 7 = 8"
-        error = fails(lambda: connection.execute(endless), "longer than 1 s")
+    for doors in (world.arrow, lambda **who: world.connect(autocommit=True, **who)):
+        with doors(app=other, key=key) as connection:
+            for name in ("flights", f'"{world.app}".flights', f'bigpeer."{world.app}".flights', f'"{world.app}/flights"', '"../flights"'):
+                fails(lambda name=name: rows(connection, f"SELECT * FROM {name}"), "")
+            assert rows(connection, "SELECT count(*) FROM information_schema.tables WHERE table_name = 'flights'") == [(0,)]
+        fails(lambda doors=doors: rows(doors(app=world.app, key=key), "SELECT 1"), "")
+        fails(lambda doors=doors: rows(doors(app=other), "SELECT 1"), "")
+    with world.arrow(app=other, key=key) as connection:
+        assert "flights" not in tables_of(connection)
+
+
+@check
+def keys_have_limits_at_every_door(world):
+    permissions = {"qlVersion": 1, "read": {"everything": True}}
+    key = make_key(world, "brief", permissions, limits={"sql_time_secs": 1})
+    assert key, "no key was made"
+    endless = "SELECT count(*) FROM generate_series(1, 1000000000000) WHERE value % 7 = 8"
+    with world.connect(key=key, autocommit=True) as connection, world.arrow(key=key) as arrow:
+        error = fails(lambda: rows(connection, endless), "longer than 1 s")
         assert error.sqlstate == "57014", error.sqlstate
-        assert connection.execute("SELECT 1").fetchone() == (1,), "the next one works"
-    assert make_key(world, admin, "unknown", permissions, limits={"sql_nonsense": 1}) is None
+        fails(lambda: rows(arrow, endless), "longer than 1 s")
+        for ask in (connection, arrow):
+            assert rows(ask, "SELECT 1") == [(1,)], "the next one works"
+    assert make_key(world, "unknown", permissions, limits={"sql_nonsense": 1}) is None
 
 
-def make_key(world, admin, name, permissions, **more):
+def admin(world, method, path, body=None):
+    """What the admin API answers; none for an error."""
     request = urllib.request.Request(
-        f"{world.server.url}/admin/v1/apps/{world.app}/api-keys/{name}",
-        data=json.dumps({"permissions": permissions, **more}).encode(),
-        headers={"Authorization": f"Bearer {admin}", "Content-Type": "application/json"},
-        method="PUT",
+        f"{world.server.url}/admin/v1/{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {world.server.credentials['admin_token']}", "Content-Type": "application/json"},
+        method=method,
     )
     try:
         with urllib.request.urlopen(request) as answer:
-            return json.load(answer).get("key")
+            return json.loads(answer.read() or "{}")
     except urllib.error.HTTPError:
         return None
 
 
+def make_key(world, name, permissions, app=None, **more):
+    made = admin(world, "PUT", f"apps/{app or world.app}/api-keys/{name}", {"permissions": permissions, **more})
+    return made and made.get("key")
+
+
 def main():
-    pg = f"127.0.0.1:{free_port()}"
+    pg, flight = (f"127.0.0.1:{free_port()}" for _ in range(2))
     passed = failed = 0
-    with Server(Path(ROOT / ".cache/sql-clients"), "--listen-pg", pg) as server:
-        world = World(server, pg)
+    with Server(Path(ROOT / ".cache/sql-clients"), "--listen-pg", pg, "--listen-flight", flight) as server:
+        world = World(server, pg, flight)
         wanted = sys.argv[1:]
         for function in CHECKS:
             if wanted and function.__name__ not in wanted:

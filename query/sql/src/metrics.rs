@@ -9,6 +9,8 @@ use crate::Format;
 pub enum Door {
     /// HTTP, in this format.
     Http(Format),
+    /// Arrow Flight SQL.
+    Flight,
     /// The PostgreSQL wire protocol.
     Postgres,
 }
@@ -17,6 +19,7 @@ impl Door {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Http(format) => format.as_str(),
+            Self::Flight => "flight",
             Self::Postgres => "postgres",
         }
     }

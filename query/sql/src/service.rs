@@ -1,5 +1,5 @@
 //! `SqlContext`: SQL as every door has it. Who asks, for what; admission; then an [`Answer`] to read. HTTP is in this crate;
-//! another door (the PostgreSQL wire protocol) is a service over this.
+//! other doors (Flight SQL, the PostgreSQL wire protocol) are services over this.
 
 use std::sync::Arc;
 

@@ -58,9 +58,9 @@ enum Command {
     App(backup::AppArgs),
     /// Work as a Small Peer: a local store that works offline and syncs
     Peer(peer::PeerArgs),
-    /// DQL on the server: one statement, or a script
+    /// DQL on the server: one statement, a script, or a shell
     Dql(shell::DqlArgs),
-    /// SQL on the server: one query, or a script
+    /// SQL on the server: one query, a script, or a shell
     Sql(shell::SqlArgs),
 }
 

@@ -57,7 +57,8 @@ const DRAIN: Duration = Duration::from_secs(10);
   bigpeer serve --data-dir /srv/bigpeer --no-dev
   bigpeer serve --listen 127.0.0.1:0           on any free port; it is printed
   bigpeer serve --objects s3://my-bucket/prod  segments and attachments in S3, the log in ./data
-  bigpeer serve --listen-pg 127.0.0.1:5432     SQL for PostgreSQL's clients, too
+  bigpeer serve --listen-pg 127.0.0.1:5432 --listen-flight 127.0.0.1:32010
+                                               SQL for PostgreSQL's clients and over Arrow Flight, too
   bigpeer serve --config bigpeer.toml          flags from a file, such as:
                                                  [serve]
                                                  listen = \"0.0.0.0:8080\"

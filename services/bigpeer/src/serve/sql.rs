@@ -20,6 +20,9 @@ pub(super) struct SqlArgs {
     /// Speak the PostgreSQL wire protocol here, read-only: the database is an app, the password a key of it
     #[arg(long, env = "BIGPEER_LISTEN_PG", value_name = "ADDR:PORT", help_heading = "SQL")]
     listen_pg: Option<String>,
+    /// Speak Arrow Flight SQL here: the user is an app, the password a key of it
+    #[arg(long, env = "BIGPEER_LISTEN_FLIGHT", value_name = "ADDR:PORT", help_heading = "SQL")]
+    listen_flight: Option<String>,
     /// Most SQL queries at once
     #[arg(long, env = "BIGPEER_SQL_MAX_QUERIES", default_value_t = SqlSettings::default().max_concurrent, value_name = "N", help_heading = "SQL")]
     sql_max_queries: usize,
@@ -65,17 +68,25 @@ pub(super) fn context(parts: &Parts, args: &SqlArgs, data_dir: &Path) -> Result<
 #[derive(Debug)]
 pub(super) struct Doors {
     pg: Option<TcpListener>,
+    flight: Option<TcpListener>,
 }
 
 impl Doors {
     pub(super) async fn open(args: &SqlArgs) -> Result<Self, Failure> {
-        Ok(Self { pg: listen(args.listen_pg.as_deref(), "--listen-pg").await? })
+        Ok(Self {
+            pg: listen(args.listen_pg.as_deref(), "--listen-pg").await?,
+            flight: listen(args.listen_flight.as_deref(), "--listen-flight").await?,
+        })
     }
 
     /// Says where they are.
     pub(super) fn print(&self) -> Result<(), Failure> {
-        let Some(address) = self.pg.as_ref().and_then(|listener| listener.local_addr().ok()) else { return Ok(()) };
-        output::raw(format!("PostgreSQL at postgresql://{address}\n").as_bytes())
+        for (listener, what) in [(&self.pg, "PostgreSQL at postgresql://"), (&self.flight, "Flight SQL at grpc://")] {
+            if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
+                output::raw(format!("{what}{address}\n").as_bytes())?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn serve(self, context: &SqlContext, parts: &Parts) -> Served {
@@ -83,6 +94,14 @@ impl Doors {
         if let Some(listener) = self.pg {
             let (ids, shutdown) = (Arc::clone(&parts.ids), parts.shutdown.clone());
             tasks.spawn(bigpeer_pgwire::serve(listener, context.clone(), PgSettings::default(), ids, shutdown));
+        }
+        if let Some(listener) = self.flight {
+            let served = bigpeer_flight::serve(listener, context.clone(), parts.shutdown.clone());
+            tasks.spawn(async move {
+                if let Err(error) = served.await {
+                    tracing::error!(%error, "the listener for Flight SQL has ended");
+                }
+            });
         }
         Served(tasks)
     }

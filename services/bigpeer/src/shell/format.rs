@@ -43,6 +43,14 @@ impl SqlFormat {
             Self::Parquet => "parquet",
         }
     }
+
+    /// Whether it is text, that a terminal can show.
+    pub(super) const fn is_text(self) -> bool {
+        match self {
+            Self::Table | Self::Ndjson | Self::Json | Self::Csv => true,
+            Self::Arrow | Self::Parquet => false,
+        }
+    }
 }
 
 impl DqlFormat {

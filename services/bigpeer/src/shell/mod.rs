@@ -1,6 +1,8 @@
-//! `bigpeer dql` and `bigpeer sql`: one statement over HTTP, or a script of them; rows on standard output.
+//! `bigpeer dql` and `bigpeer sql`: one statement over HTTP, a script of them, or a shell; rows on standard output.
 
+mod complete;
 mod format;
+mod interactive;
 mod rows;
 mod server;
 mod split;
@@ -24,12 +26,13 @@ const MAX_SCRIPT_BYTES: u64 = 64 << 20;
 /// Flags of `bigpeer dql`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
+  bigpeer dql                                             a shell, with history and completion
   bigpeer dql \"SELECT * FROM cars WHERE color = :color LIMIT 10\" --args '{\"color\": \"blue\"}'
   bigpeer dql \"INSERT INTO cars DOCUMENTS ({'_id': 1, 'color': 'blue'})\"
   bigpeer dql < script.dql                                statements, each ended by ';'; the first that fails ends it
 Every statement is a transaction of its own.")]
 pub(crate) struct DqlArgs {
-    /// The statement; without it those on standard input
+    /// The statement; without it a shell, or the statements on standard input
     statement: Option<String>,
     /// The statement's :parameters, as a JSON object
     #[arg(long, value_name = "JSON")]
@@ -47,12 +50,13 @@ pub(crate) struct DqlArgs {
 /// Flags of `bigpeer sql`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
+  bigpeer sql                                             a shell, with history and completion
   bigpeer sql 'SELECT carrier, count(*) AS flights FROM flights GROUP BY carrier'
   bigpeer sql 'SELECT * FROM flights WHERE carrier = $1' --params '[\"UA\"]' --format csv
   bigpeer sql 'SELECT * FROM flights' --format parquet --output flights.parquet
   bigpeer sql < script.sql                                queries, each ended by ';'; the first that fails ends it")]
 pub(crate) struct SqlArgs {
-    /// The query; collections are tables. Without it those on standard input
+    /// The query; collections are tables. Without it a shell, or the queries on standard input
     query: Option<String>,
     /// Its parameters: a JSON array for $1, $2, …, or an object for :name
     #[arg(long, value_name = "JSON")]
@@ -112,6 +116,9 @@ async fn run(
     if let Some(statement) = statement {
         return server.run(&statement, format, file.as_deref()).await.map(|done| done.note());
     }
+    if std::io::stdin().is_terminal() {
+        return interactive::run(server, format).await;
+    }
     let mut script = String::new();
     let read = std::io::stdin().lock().take(MAX_SCRIPT_BYTES).read_to_string(&mut script);
     read.map_err(|error| Failure::new(format!("cannot read statements from standard input: {error}")))?;
@@ -124,6 +131,7 @@ async fn run(
 /// What a statement came to, apart from its rows.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
+    rows: Option<usize>,
     touched: Option<usize>,
     transaction: Option<String>,
     warnings: Vec<String>,

@@ -107,6 +107,12 @@ impl Server {
         self.client.post("sql", &body).await
     }
 
+    /// All rows of a query for the shell itself.
+    pub(super) async fn sql_rows(&self, query: &str) -> Result<Vec<Row>, Failure> {
+        let body = json!({"query": query, "format": "json"});
+        self.client.post("sql", &body).await?.json().await.map_err(|error| broken_off(&error))
+    }
+
     /// Rows until the table is full; then the query is given up.
     async fn sql_table(&self, query: &str, file: Option<&Path>) -> Result<Done, Failure> {
         let mut body = self.sql(query, SqlFormat::Table).await?.bytes_stream();
@@ -134,7 +140,7 @@ impl Server {
         if more {
             output::note(&format!("the first {} rows; `bigpeer sql --format ndjson` writes all", rows.len()));
         }
-        Ok(Done::default())
+        Ok(Done { rows: Some(rows.len()), ..Done::default() })
     }
 
     async fn sql_stream(&self, query: &str, format: SqlFormat, file: Option<&Path>) -> Result<Done, Failure> {
@@ -170,6 +176,7 @@ fn done(answer: Answer) -> Done {
     let mutation = answer.query_type == "mutation";
     let description = |warning: &Value| warning["description"].as_str().unwrap_or_default().to_owned();
     Done {
+        rows: (!mutation || !answer.items.is_empty()).then_some(answer.items.len()),
         touched: mutation.then_some(answer.mutated_document_ids.len()),
         transaction: Some(answer.transaction_id.to_string()),
         warnings: answer.warnings.iter().map(description).collect(),

@@ -19,6 +19,11 @@ pub(super) fn statements(script: &str, escapes: bool) -> Vec<&str> {
     }
 }
 
+/// Whether a statement has ended, so that what was typed can be run.
+pub(super) fn is_complete(text: &str, escapes: bool) -> bool {
+    end(text, escapes).is_some()
+}
+
 /// Whether there is nothing but space and comments.
 fn is_empty(text: &str, escapes: bool) -> bool {
     Scan::new(text, escapes).all(|(_, ch, place)| match place {
@@ -129,5 +134,14 @@ mod tests {
     fn a_backslash_escapes_in_dql_and_not_in_sql() {
         assert_eq!(statements("SELECT '\\'; x'", true), ["SELECT '\\'; x'"]);
         assert_eq!(statements("SELECT '\\'; x", false), ["SELECT '\\'", "x"]);
+    }
+
+    #[test]
+    fn what_is_typed_is_run_when_it_has_ended() {
+        for (text, complete) in
+            [("SELECT 1", false), ("SELECT 1;", true), ("SELECT ';", false), ("SELECT '\\';", false), ("-- ;", false)]
+        {
+            assert_eq!(is_complete(text, true), complete, "{text}");
+        }
     }
 }

@@ -1,7 +1,8 @@
-//! `bigpeer dql` and `bigpeer sql`: one statement, and a script.
+//! `bigpeer dql` and `bigpeer sql`: one statement, a script, and a shell on a terminal.
 
 use std::io::Write;
-use std::process::Stdio;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 use bigpeer_e2e::Server;
 use serde_json::json;
@@ -64,4 +65,23 @@ async fn statements_and_scripts_write_rows_as_they_are_asked_to() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("line 1"), "{output:?}");
     assert_eq!(server.dql("SELECT COUNT(*) AS n FROM cars", json!({})).await["items"], json!([{"n": 1}]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_completes_names_shows_tables_and_keeps_its_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data")).await;
+    server.dql("INSERT INTO vehicles DOCUMENTS ({'_id': 1, 'registration': 'W 1'})", json!({})).await;
+    for language in ["dql", "sql"] {
+        let shell = server.client(&[language]);
+        let mut script = Command::new("python3");
+        script.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/terminal.py"));
+        script.arg(shell.get_program()).args(shell.get_args()).env("HOME", dir.path()).env_remove("XDG_STATE_HOME");
+        let output = script.env("TERM", "xterm").output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{shown}\n{}", String::from_utf8_lossy(&output.stderr));
+        let history = dir.path().join(format!(".local/state/bigpeer/{language}_history"));
+        assert!(std::fs::read_to_string(&history).unwrap().contains("registration"), "{shown}");
+        assert_eq!(history.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
 }
