@@ -105,16 +105,13 @@ pub(crate) async fn run(args: ExportArgs) -> Result<(), Failure> {
         Some(collection) if format == Format::Ndjson => count(&client, collection).await?,
         Some(_) | None => None,
     };
-    let target = Target::open(&args).await?;
     let answer = client.post("sql", &json!({"query": query, "format": format.name()})).await?;
+    // Only now: a query that is refused leaves nothing behind.
+    let target = Target::open(&args).await?;
     let mut progress = Progress::new(rows);
-    match write(answer, target, &mut progress).await {
-        Ok(()) => {
-            progress.finish(&args.to);
-            Ok(())
-        }
-        Err(failure) => Err(failure),
-    }
+    write(answer, target, &mut progress).await?;
+    progress.finish(&args.to);
+    Ok(())
 }
 
 fn quoted(collection: &CollectionName) -> String {

@@ -1,5 +1,5 @@
-//! Many appenders at once on a slow disk on which something fails: while a batch is at the disk the next is being filled, and
-//! both have to go the right way.
+//! Many appenders at once on a slow disk on which something fails, while others wait for the next batch: each is told what became
+//! of its own entries, and of what was refused no trace is kept.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};

@@ -79,7 +79,7 @@ async fn an_app_is_examined_exported_backed_up_and_cloned() {
     assert!(!dir.path().join("cars.parquet.part").exists());
     let failed = server.command(&["export", "--query", "SELECT nonsense", dir.path().join("x.csv").to_str().unwrap()]);
     assert!(!failed.status.success());
-    assert!(!dir.path().join("x.csv").exists());
+    assert!(!dir.path().join("x.csv").exists() && !dir.path().join("x.csv.part").exists());
 
     for (args, expected) in [
         (vec!["backup", "restore", "monday", "of-monday"], 10),
