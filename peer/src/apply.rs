@@ -329,9 +329,10 @@ impl<'b, 'a> Batch<'b, 'a> {
     fn caught_up(&mut self, subscriptions: &[u32], lsn: Lsn) -> Result<(), PeerError> {
         // Cursors of the others first: what came through so far was not sent to these.
         self.advance()?;
+        let mut in_doubt = BTreeSet::new();
         for subscription in self.session_ids(subscriptions) {
             if self.first_syncs.remove(&subscription) {
-                self.end_first_sync(subscription, lsn)?;
+                in_doubt.extend(self.end_first_sync(subscription, lsn)?);
             }
             self.work.set_cursor(subscription, lsn)?;
             if let Some(status) = self.work.status.subscriptions.get_mut(&subscription)
@@ -342,7 +343,8 @@ impl<'b, 'a> Batch<'b, 'a> {
             }
         }
         self.let_go(lsn)?;
-        self.work.forget_passed()
+        self.work.forget_passed()?;
+        self.distrust(in_doubt.iter())
     }
 
     /// A page is for subscriptions that are catching up, maybe again: what is here is newer than their cursors now, which

@@ -87,9 +87,15 @@ impl Batch<'_, '_> {
         self.work.refresh(number, &state.id)
     }
 
-    /// Everything up to `lsn` that matches has been named: what has not been goes.
-    pub(super) fn end_first_sync(&mut self, subscription: SubscriptionId, lsn: Lsn) -> Result<(), PeerError> {
-        let Some(stored) = self.work.tables().subscription(subscription)? else { return Ok(()) };
+    /// Everything up to `lsn` that matches has been named: what has not been goes. Answers the collection if it has to be
+    /// asked for again, because something was dropped that may be what another subscription brought.
+    pub(super) fn end_first_sync(
+        &mut self,
+        subscription: SubscriptionId,
+        lsn: Lsn,
+    ) -> Result<Option<CollectionName>, PeerError> {
+        let mut in_doubt = false;
+        let Some(stored) = self.work.tables().subscription(subscription)? else { return Ok(None) };
         let (_, plan) = plan_of(stored, self.evaluation)?;
         for (number, key, stale) in self.work.tables().unnamed(subscription)? {
             let Some(state) = self.work.tables().document(number, &key)? else { continue };
@@ -97,17 +103,28 @@ impl Batch<'_, '_> {
             let collection = plan.collection();
             // It may have moved on since it was noted, by a local change or another subscription's news.
             let of_here = plan.matches(&id, &document) || stale && !document.is_visible();
-            if !of_here || self.is_matched(collection, &id, &document, |other| !other.first_sync)? {
+            if !of_here {
+                continue;
+            }
+            // With a local change it does not show what the server sees, and so not whether another one vouches for it.
+            let is_changed = stale && self.work.tables().has_changes_after(lsn, number, &key)?;
+            if !is_changed && self.is_matched(collection, &id, &document, |other| !other.first_sync)? {
                 continue;
             }
             if stale {
                 // Only the local changes are left of it.
                 self.reset(lsn, collection, number, &id, None)?;
+                in_doubt |= is_changed && self.work.tables().document(number, &key)? != Some(state);
             }
             self.goes(lsn, collection, number, &key)?;
         }
         self.work.end_first_sync(subscription)?;
         self.plans = None;
-        Ok(())
+        // The server takes for known what it has sent for any of them, and will send no more of it.
+        let of_collection = |(other, with): &(StoredSubscription, SelectPlan)| {
+            other.id != subscription && with.collection() == plan.collection()
+        };
+        let in_doubt = in_doubt && self.plans()?.iter().any(of_collection);
+        Ok(in_doubt.then(|| plan.collection().clone()))
     }
 }

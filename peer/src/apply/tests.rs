@@ -178,18 +178,20 @@ async fn subscriptions_that_catch_up_one_after_the_other_do_not_keep_what_left_b
     assert_eq!(count(&store).await, 2, "the documents 0 and 2");
 }
 
-/// Makes a local change of the document, as the first that is pushed.
-async fn change_locally(store: &Store, number: i64, clock: &mut HlcClock) {
+/// Makes a local change of the document, as the first that is pushed: its first `fields` become those of `like`.
+async fn change_locally(store: &Store, number: i64, like: i64, fields: usize, clock: &mut HlcClock) {
     let cars = CollectionName::new("cars").expect("valid");
     let id = DocId::from_value(&Value::Int(number)).expect("an id");
-    let delta = Document::decode(&document(clock, number, 2)).expect("a state");
+    let delta = Document::decode(&document(clock, like, fields)).expect("a state");
     let mut transaction = TransactionBuilder::new();
     transaction.change(&cars, &id, &delta);
     let payload = transaction.finish().expect("a transaction");
     let change = move |work: &mut Work<'_>| {
         let number = work.number_of(&cars)?;
         if !work.insert_document(number, id.as_key(), &delta.encode())? {
-            work.put_document(number, id.as_key(), &delta.encode())?;
+            let mut document = decode(&work.tables().document(number, id.as_key())?.expect("there"))?;
+            document.join_encoded(&delta.encode()).expect("a state");
+            work.put_document(number, id.as_key(), &document.encode())?;
         }
         work.add_unpushed(&payload)
     };
@@ -204,12 +206,12 @@ async fn what_a_first_sync_does_not_name_goes_when_the_local_changes_to_it_have_
         let mut clock = clock();
         if !resync {
             // Here before there is a subscription.
-            change_locally(&store, 1, &mut clock).await;
+            change_locally(&store, 1, 1, 2, &mut clock).await;
         }
         let (_id, ids) = subscribe(&store).await;
         if resync {
             apply_to(&store, vec![page(0..3, &mut clock, 1), caught_up(5)], &ids).await.expect("applies");
-            change_locally(&store, 1, &mut clock).await;
+            change_locally(&store, 1, 1, 2, &mut clock).await;
             apply_to(&store, vec![PeerEffect::Resync { subscriptions: vec![1] }], &ids).await.expect("applies");
         }
         apply_to(&store, vec![caught_up(5)], &ids).await.expect("applies");
@@ -227,6 +229,49 @@ async fn what_a_first_sync_does_not_name_goes_when_the_local_changes_to_it_have_
 }
 
 #[tokio::test]
+async fn a_document_that_a_local_change_moved_between_subscriptions_is_asked_for_again_when_one_starts_over() {
+    // How far the other subscription, which is resynchronized too, has come by then.
+    for is_complete in [true, false] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, _signals) = open(dir.path());
+        let query = |value: i64| format!("SELECT * FROM cars WHERE a_field_0 = 'a value of {value}'");
+        let (from, to) = (query(1), query(9));
+        let subscribe =
+            move |work: &mut Work<'_>| Ok((work.add_subscription(&from, "")?.0, work.add_subscription(&to, "")?.0));
+        let (from, to) = store.write(Durability::Power, subscribe).await.expect("subscribes");
+        let (ids, mut clock) = ([(1, from), (2, to)].into_iter().collect(), clock());
+        let both_live = PeerEffect::CaughtUp { subscriptions: vec![1, 2], lsn: Lsn::new(5, 0) };
+        let page_of_document = page(1..2, &mut clock, 2);
+        apply_to(&store, vec![page_of_document.clone(), both_live], &ids).await.expect("applies");
+        change_locally(&store, 1, 9, 1, &mut clock).await;
+
+        let mut effects = vec![PeerEffect::Resync { subscriptions: vec![1] }];
+        effects.push(page_of_document.clone());
+        effects.extend(is_complete.then(|| caught_up(6)));
+        effects.push(PeerEffect::Resync { subscriptions: vec![2] });
+        effects.push(PeerEffect::CaughtUp { subscriptions: vec![2], lsn: Lsn::new(6, 0) });
+        let applied = apply_to(&store, effects, &ids).await.expect("applies");
+        assert_eq!(applied.start_over, [from, to].into_iter().collect(), "complete: {is_complete}");
+
+        let both_live = PeerEffect::CaughtUp { subscriptions: vec![1, 2], lsn: Lsn::new(6, 0) };
+        let applied = apply_to(&store, vec![page_of_document, both_live], &ids).await.expect("applies");
+        assert!(applied.start_over.is_empty(), "complete: {is_complete}");
+        let cars = CollectionName::new("cars").expect("valid");
+        let id = DocId::from_value(&Value::Int(1)).expect("an id");
+        let key = id.as_key().to_vec();
+        let read = move |tables: &crate::store::Tables<'_>| {
+            let number = tables.collection_number(&cars)?.expect("a collection");
+            tables.document(number, &key)
+        };
+        let state = decode(&store.read(read).await.expect("reads").expect("there")).expect("decodes");
+        let fields = state.to_object();
+        let field = |name: &str| fields.get(name).cloned();
+        assert_eq!(field("a_field_0"), Some(Value::from("a value of 9")), "complete: {is_complete}");
+        assert_eq!(field("a_field_1"), Some(Value::from("a value of 1")), "complete: {is_complete}");
+    }
+}
+
+#[tokio::test]
 async fn what_may_not_be_read_any_more_goes_with_its_subscription() {
     let dir = tempfile::tempdir().expect("a directory");
     let (store, signals) = open(dir.path());
@@ -238,7 +283,7 @@ async fn what_may_not_be_read_any_more_goes_with_its_subscription() {
     let mut clock = clock();
     let both_live = PeerEffect::CaughtUp { subscriptions: vec![1, 2], lsn: Lsn::new(5, 0) };
     apply_to(&store, vec![page(0..4, &mut clock, 1), both_live], &ids).await.expect("applies");
-    change_locally(&store, 3, &mut clock).await;
+    change_locally(&store, 3, 3, 2, &mut clock).await;
     let refused = |id: u32, code: pb::RefuseCode| {
         PeerEffect::Refused(pb::Refused { id, code: code.into(), message: "no".to_owned() })
     };

@@ -179,8 +179,14 @@ impl Inner {
 }
 
 impl State {
-    /// Appends a transaction, or rejects it; its number is used up either way.
-    fn append(&mut self, site: SiteId, pushed: &pb::PushedTransaction) -> Result<(), pb::Rejected> {
+    /// Appends a transaction, or rejects it; its number is used up either way. Answers the LSN. What another session of
+    /// the site, which has not noticed yet that it is over, brought before is recognized.
+    fn append(&mut self, site: SiteId, pushed: &pb::PushedTransaction) -> (u64, Result<(), pb::Rejected>) {
+        if let Some(at) = self.log.iter().position(|entry| entry.site == site && entry.seq == pushed.seq) {
+            let rejected = self.rejected.get(&site).into_iter().flatten().find(|(seq, _)| *seq == pushed.seq);
+            let rejected = rejected.map(|(seq, keys)| self.rejection(*seq, keys, pb::RejectCode::RejectForbidden));
+            return (at as u64 + 1, rejected.map_or(Ok(()), Err));
+        }
         let last = self.last_seq.entry(site).or_default();
         assert_eq!(pushed.seq, *last + 1, "the session hands out what is next");
         *last = pushed.seq;
@@ -192,19 +198,25 @@ impl State {
         let refused = self.refuses(&transaction);
         let changes = if built_on || refused { Vec::new() } else { self.apply(&transaction) };
         self.log.push(Entry { site, seq: pushed.seq, changes });
+        let lsn = self.log.len() as u64;
         if !built_on && !refused {
-            return Ok(());
+            return (lsn, Ok(()));
         }
         let code = if built_on { pb::RejectCode::RejectBuiltOnRejected } else { pb::RejectCode::RejectForbidden };
+        let rejection = self.rejection(pushed.seq, &keys, code);
+        self.rejected.entry(site).or_default().push((pushed.seq, keys));
+        (lsn, Err(rejection))
+    }
+
+    /// What the peer is told of a rejected transaction, with the documents as they are.
+    fn rejection(&self, seq: u64, keys: &BTreeSet<Key>, code: pb::RejectCode) -> pb::Rejected {
         let restore = keys.iter().map(|(collection, id)| pb::Restore {
             collection: collection.clone(),
             id: id.as_key().to_vec().into(),
             state: self.documents.get(&(collection.clone(), id.clone())).map(|document| document.encode().into()),
         });
-        let restore = restore.collect();
-        self.rejected.entry(site).or_default().push((pushed.seq, keys));
         let message = "the test does not allow it".to_owned();
-        Err(pb::Rejected { seq: pushed.seq, code: code.into(), message, restore, ..pb::Rejected::default() })
+        pb::Rejected { seq, code: code.into(), message, restore: restore.collect(), ..pb::Rejected::default() }
     }
 
     /// Nothing may write a field `forbidden`.
@@ -381,20 +393,7 @@ impl Session<'_> {
         let state = self.inner.lock();
         self.sent = state.log.len() as u64;
         let rejected = state.rejected.get(&site).into_iter().flatten().filter(|(seq, _)| *seq > hello.acknowledged_seq);
-        let rejected = rejected.map(|(seq, keys)| pb::Rejected {
-            seq: *seq,
-            code: pb::RejectCode::RejectForbidden.into(),
-            message: "the test does not allow it".to_owned(),
-            restore: keys
-                .iter()
-                .map(|(collection, id)| pb::Restore {
-                    collection: collection.clone(),
-                    id: id.as_key().to_vec().into(),
-                    state: state.documents.get(&(collection.clone(), id.clone())).map(|found| found.encode().into()),
-                })
-                .collect(),
-            ..pb::Rejected::default()
-        });
+        let rejected = rejected.map(|(seq, keys)| state.rejection(*seq, keys, pb::RejectCode::RejectForbidden));
         let admission = Admission {
             session: "a session".to_owned(),
             last_seq: state.last_seq.get(&site).copied().unwrap_or(0),
@@ -410,12 +409,8 @@ impl Session<'_> {
     async fn append(&mut self, transactions: &[pb::PushedTransaction]) -> Result<(), Over> {
         let site = self.session.site();
         for transaction in transactions {
-            let (outcome, lsn) = {
-                let mut state = self.inner.lock();
-                let outcome = state.append(site, transaction);
-                (outcome, state.log.len() as u64)
-            };
-            self.inner.head.send_replace(lsn);
+            let (lsn, outcome) = self.inner.lock().append(site, transaction);
+            self.inner.head.send_modify(|head| *head = lsn.max(*head));
             let effects = match outcome {
                 Ok(()) => self.session.accepted(transaction.seq, Lsn::new(lsn, 0)),
                 Err(rejected) => {
