@@ -74,6 +74,9 @@ pub enum PeerError {
     /// The URL of the server cannot be used.
     #[error("'{0}' is not a usable server URL; expected http://HOST:PORT, https://…, ws://… or wss://…")]
     Url(String),
+    /// What should name the certificate authorities to trust does not.
+    #[error("the certificate authorities cannot be used: {0}")]
+    Trust(String),
     /// The server refused the credentials, or the peer itself. Trying again with the same will not help.
     #[error("the server refused: {0}")]
     Refused(String),
@@ -120,6 +123,7 @@ impl PeerError {
             | Self::Abandoned(_)
             | Self::NoSubscription(_)
             | Self::Url(_)
+            | Self::Trust(_)
             | Self::Refused(_)
             | Self::Rejected { .. }
             | Self::Protocol(_)

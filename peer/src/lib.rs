@@ -69,7 +69,7 @@ pub use bigpeer_crdt::{Attachment, DocId, Object, Value};
 pub use bigpeer_dql::Params;
 pub use error::PeerError;
 pub use local::{QueryResult, WriteTransaction};
-pub use network::{Network, SystemNetwork, Wire};
+pub use network::{Network, SystemNetwork, Wire, http_client};
 pub use observe::{LiveQuery, LiveResult};
 pub use peer::Peer;
 pub use settings::{ConnectSettings, Credentials, PeerSettings, Secret};

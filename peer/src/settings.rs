@@ -125,7 +125,7 @@ impl ConnectSettings {
             backoff_max: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
-            network: Arc::new(SystemNetwork),
+            network: Arc::new(SystemNetwork::default()),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 
+use crate::network::http_client;
 use crate::session::Endpoint;
 use crate::store::Store;
 use crate::{ConnectSettings, PeerError, Secret};
@@ -35,7 +36,7 @@ impl Moved {
 impl Server {
     pub(super) fn new(store: &Store, settings: &ConnectSettings) -> Result<Self, PeerError> {
         let base = Endpoint::new(&settings.url, &settings.app)?.http("api");
-        let client = reqwest::Client::builder().connect_timeout(settings.connect_timeout);
+        let client = http_client(&*settings.network).connect_timeout(settings.connect_timeout);
         let client = client.build().map_err(|error| unreachable(&error))?;
         Ok(Self { client, base, store: store.clone(), idle_timeout: settings.idle_timeout })
     }

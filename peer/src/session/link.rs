@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use super::login::Endpoint;
 use crate::{ConnectSettings, PeerError, Wire};
@@ -68,7 +68,8 @@ impl Link {
                 .connect(&host, port)
                 .await
                 .map_err(|error| PeerError::Unreachable(error.to_string()))?;
-            client_async_tls_with_config(request, wire, Some(config), None).await.map_err(connect_error)
+            let tls = settings.network.tls().map(Connector::Rustls);
+            client_async_tls_with_config(request, wire, Some(config), tls).await.map_err(connect_error)
         };
         let (socket, response) = tokio::time::timeout(settings.connect_timeout, connecting)
             .await

@@ -252,6 +252,7 @@ fn after_failure(error: &PeerError) -> After {
     match error {
         PeerError::Refused(_)
         | PeerError::Url(_)
+        | PeerError::Trust(_)
         | PeerError::OtherApp { .. }
         | PeerError::OtherSite { .. }
         | PeerError::NoSite

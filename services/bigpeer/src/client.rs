@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use bigpeer_peer::{SystemNetwork, http_client};
 use bigpeer_types::AppId;
 use clap::Args;
 use serde::Deserialize;
@@ -28,6 +29,9 @@ pub(crate) struct ClientArgs {
     /// File that holds what the flags above leave open, as {"url", "app", "api_key"} [default: data/dev-credentials.json]
     #[arg(long, global = true, env = "BIGPEER_CREDENTIALS", value_name = "FILE")]
     pub(crate) credentials: Option<PathBuf>,
+    /// Trust the certificate authorities in this file (PEM), and no others; such as the ca.pem of `bigpeer dev-cert`
+    #[arg(long, global = true, env = "BIGPEER_CA_FILE", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl fmt::Debug for ClientArgs {
@@ -37,12 +41,16 @@ impl fmt::Debug for ClientArgs {
 }
 
 /// A server, an app and a key.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct Client {
     /// Without a slash at its end.
     pub(crate) url: String,
     pub(crate) app: AppId,
     pub(crate) api_key: String,
+    /// Which servers are trusted.
+    pub(crate) network: SystemNetwork,
+    /// One pool of connections for all requests.
+    http: reqwest::Client,
 }
 
 impl fmt::Debug for Client {
@@ -76,6 +84,9 @@ pub(crate) struct AdminArgs {
     /// data/dev-credentials.json]
     #[arg(long, global = true, env = "BIGPEER_CREDENTIALS", value_name = "FILE")]
     credentials: Option<PathBuf>,
+    /// Trust the certificate authorities in this file (PEM), and no others; such as the ca.pem of `bigpeer dev-cert`
+    #[arg(long, global = true, env = "BIGPEER_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
 }
 
 impl fmt::Debug for AdminArgs {
@@ -89,6 +100,7 @@ pub(crate) struct Admin {
     url: String,
     app: AppId,
     token: String,
+    http: reqwest::Client,
 }
 
 impl AdminArgs {
@@ -102,9 +114,10 @@ impl AdminArgs {
             app: self.app.clone(),
             api_key: self.admin_token.clone(),
             credentials: self.credentials.clone(),
+            ca_file: self.ca_file.clone(),
         };
-        let Client { url, app, api_key: token } = client.find("admin-token", |file| file.admin_token)?;
-        Ok(Admin { url, app, token })
+        let Client { url, app, api_key: token, http, .. } = client.find("admin-token", |file| file.admin_token)?;
+        Ok(Admin { url, app, token, http })
     }
 }
 
@@ -120,7 +133,7 @@ impl Admin {
         body: Option<&serde_json::Value>,
     ) -> Result<serde_json::Value, Failure> {
         let url = format!("{}/admin/v1/apps/{}/{path}", self.url, self.app);
-        let mut request = reqwest::Client::new().request(method, &url).bearer_auth(&self.token);
+        let mut request = self.http.request(method, &url).bearer_auth(&self.token);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -165,8 +178,25 @@ impl ClientArgs {
         let app = need(&self.app, app, "app")?;
         let api_key = need(&self.api_key, api_key, secret)?;
         let app = AppId::new(&app).map_err(|error| Failure::new(error.to_string()))?;
-        Ok(Client { url: url.trim_end_matches('/').to_owned(), app, api_key: api_key.trim().to_owned() })
+        let (url, api_key) = (url.trim_end_matches('/').to_owned(), api_key.trim().to_owned());
+        let (network, http) = trusting(self.ca_file.as_deref())?;
+        Ok(Client { url, app, api_key, network, http })
     }
+}
+
+/// What reaches servers, and trusts those that `ca_file` vouches for, or without one those that the web trusts.
+fn trusting(ca_file: Option<&Path>) -> Result<(SystemNetwork, reqwest::Client), Failure> {
+    let network = match ca_file {
+        None => SystemNetwork::default(),
+        Some(path) => {
+            let cannot = |error: &dyn fmt::Display| Failure::new(format!("--ca-file {}: {error}", path.display()));
+            let pem = std::fs::read(path).map_err(|error| cannot(&error))?;
+            SystemNetwork::trusting(&pem).map_err(|error| cannot(&error))?
+        }
+    };
+    let http = http_client(&network).build();
+    let http = http.map_err(|error| Failure::new(format!("no client for HTTP: {error}")))?;
+    Ok((network, http))
 }
 
 fn read(path: &Path) -> Result<CredentialsFile, Failure> {
@@ -184,9 +214,7 @@ impl Client {
     /// When the server cannot be reached, or with what it says.
     pub(crate) async fn post(&self, path: &str, body: &serde_json::Value) -> Result<reqwest::Response, Failure> {
         let url = format!("{}/{}/{path}", self.url, self.app);
-        // One pool of connections for all requests of the process.
-        static HTTP: std::sync::LazyLock<reqwest::Client> = std::sync::LazyLock::new(reqwest::Client::new);
-        let sent = HTTP.post(&url).bearer_auth(&self.api_key).json(body).send().await;
+        let sent = self.http.post(&url).bearer_auth(&self.api_key).json(body).send().await;
         accepted(&url, sent.map_err(|error| unreachable(&self.url, &error))?).await
     }
 }
@@ -212,7 +240,12 @@ fn unreachable(url: &str, error: &reqwest::Error) -> Failure {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    Failure::new(format!("cannot reach {url}: {cause}; is `bigpeer serve` running there?"))
+    let cause = cause.to_string();
+    let hint = match cause.contains("certificate") {
+        true => "name the authority to trust with --ca-file",
+        false => "is `bigpeer serve` running there?",
+    };
+    Failure::new(format!("cannot reach {url}: {cause}; {hint}"))
 }
 
 #[cfg(test)]
@@ -239,6 +272,11 @@ mod tests {
         assert!(args(None, Some(file.path())).resolve().unwrap_err().message.contains("--app"));
         std::fs::write(&file, "url = 1").unwrap();
         assert!(args(None, Some(file.path())).resolve().unwrap_err().message.contains("credentials"));
+        std::fs::write(&file, "no certificate").unwrap();
+        let (url, app, key) = (Some("https://a:1".to_owned()), Some("app-1".to_owned()), Some("k".to_owned()));
+        let ca_file = Some(file.path().to_owned());
+        let untrusting = ClientArgs { url, app, api_key: key, ca_file, credentials: None };
+        assert!(untrusting.resolve().unwrap_err().message.contains("there is no certificate in it"));
         let missing = args(None, Some(Path::new("/nowhere/c.json"))).resolve().unwrap_err();
         assert!(missing.message.contains("/nowhere/c.json"), "{missing}");
     }

@@ -4,6 +4,7 @@
 
 mod backup;
 mod client;
+mod dev_cert;
 mod doctor;
 mod export;
 mod failure;
@@ -45,7 +46,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a server: every role in one process, data on the local disk
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Import files into a collection, each row exactly once, also when interrupted and started again
     Import(ImportCommand),
     /// Write a collection, or what a SQL query answers, to a file or a bucket
@@ -62,6 +63,8 @@ enum Command {
     Dql(shell::DqlArgs),
     /// SQL on the server: one query, a script, or a shell
     Sql(shell::SqlArgs),
+    /// Make a certificate for local use
+    DevCert(dev_cert::DevCertArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -103,7 +106,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Serve(args) => serve::run(args).await,
+        Command::Serve(args) => serve::run(*args).await,
         Command::Import(ImportCommand { import, client }) => import::run(import, client).await,
         Command::Export(args) => export::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
@@ -112,6 +115,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Peer(args) => peer::run(args).await,
         Command::Dql(args) => shell::dql(args).await,
         Command::Sql(args) => shell::sql(args).await,
+        Command::DevCert(args) => dev_cert::run(&args),
     }
 }
 

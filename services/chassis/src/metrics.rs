@@ -76,3 +76,8 @@ pub(crate) fn request(method: &str, route: &str, status: u16, seconds: f64) {
     metrics::counter!("bigpeer_http_requests_total", &labels).increment(1);
     metrics::histogram!("bigpeer_http_request_seconds", &labels).record(seconds);
 }
+
+/// A TLS handshake ended.
+pub(crate) fn handshake(outcome: &'static str) {
+    metrics::counter!("bigpeer_tls_handshakes_total", "outcome" => outcome).increment(1);
+}

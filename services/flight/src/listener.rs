@@ -3,17 +3,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use bigpeer_chassis::Shutdown;
+use bigpeer_chassis::{Accepted, Acceptor, Shutdown, Stream as Bytes};
 use bigpeer_sql::SqlContext;
 use futures::{Stream, stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpListener;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
@@ -21,7 +20,7 @@ use tonic::transport::server::Connected;
 use crate::metrics;
 use crate::service::FlightSql;
 
-/// Most connections at once; further ones are closed.
+/// Most connections at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 512;
 
 /// Most calls at once on one connection.
@@ -40,11 +39,17 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How often a silent client is asked whether it is still there, and how long it has to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
-/// Answers Flight SQL on `listener` until `shutdown`, and then until what is under way has ended.
+/// Answers Flight SQL on `listener`, below TLS if there is to be any, until `shutdown`, and then until what is under way has
+/// ended.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(listener: TcpListener, context: SqlContext, shutdown: Shutdown) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Acceptor>,
+    context: SqlContext,
+    shutdown: Shutdown,
+) -> io::Result<()> {
     let service = FlightServiceServer::new(FlightSql::new(context)).max_decoding_message_size(MAX_MESSAGE_BYTES);
     Server::builder()
         .max_concurrent_streams(Some(MAX_STREAMS))
@@ -52,43 +57,28 @@ pub async fn serve(listener: TcpListener, context: SqlContext, shutdown: Shutdow
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .add_service(service)
-        .serve_with_incoming_shutdown(connections(listener), shutdown.cancelled_owned())
+        .serve_with_incoming_shutdown(connections(listener, tls), shutdown.cancelled_owned())
         .await
         .map_err(io::Error::other)
 }
 
 /// The connections that there is room for.
-fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    stream::unfold((listener, room), |(listener, room)| async move {
-        loop {
-            let (stream, from) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of file descriptors, or a client that left already: others are served all the same.
-                    tracing::debug!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-                metrics::turned_away();
-                continue;
-            };
-            let _best_effort = stream.set_nodelay(true);
-            metrics::connections(1.0);
-            let silence = Box::pin(tokio::time::sleep(SILENCE));
-            return Some((Ok(Connection { stream, from, silence, _permit: permit }), (listener, room)));
-        }
+fn connections(listener: TcpListener, tls: Option<Acceptor>) -> impl Stream<Item = io::Result<Connection>> {
+    let accepted = bigpeer_chassis::connections(listener, tls, MAX_CONNECTIONS);
+    stream::unfold(accepted, |mut accepted| async move {
+        let Accepted { stream, from, place } = accepted.recv().await?;
+        metrics::connections(1.0);
+        let silence = Box::pin(tokio::time::sleep(SILENCE));
+        Some((Ok(Connection { stream, from, silence, _place: place }), accepted))
     })
 }
 
 /// A connection that is counted, and ends when nothing comes for too long.
 struct Connection {
-    stream: TcpStream,
+    stream: Bytes,
     from: SocketAddr,
     silence: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Drop for Connection {
@@ -137,12 +127,13 @@ mod tests {
     use super::*;
     use futures::StreamExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_says_nothing_is_let_go() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut connection = Box::pin(connections(listener)).next().await.unwrap().unwrap();
+        let mut connection = Box::pin(connections(listener, None)).next().await.unwrap().unwrap();
         client.write_all(b"PRI").await.unwrap();
         assert_eq!(connection.read(&mut [0; 8]).await.unwrap(), 3);
         let heard = Instant::now();

@@ -10,8 +10,3 @@ pub(crate) fn call(method: &'static str, failed: bool) {
 pub(crate) fn connections(change: f64) {
     metrics::gauge!("bigpeer_flight_connections").increment(change);
 }
-
-/// A connection was closed at once: there were too many.
-pub(crate) fn turned_away() {
-    metrics::counter!("bigpeer_flight_connections_refused_total").increment(1);
-}

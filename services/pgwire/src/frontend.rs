@@ -16,8 +16,10 @@ const MAX_PARAMETERS: usize = 10_000;
 /// The first message of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum First {
-    /// Asks for TLS or GSSAPI; another first message follows.
-    Encryption,
+    /// Asks for TLS; another first message follows, below TLS if there is any.
+    Tls,
+    /// Asks for encryption by GSSAPI; another first message follows.
+    Gss,
     /// Cancels what another session does.
     Cancel { process: i32, secret: i32 },
     /// Begins a session. The protocol's minor version, and names with values.
@@ -62,7 +64,8 @@ pub(crate) fn first(buffer: &mut BytesMut) -> Result<Option<First>> {
     let Some(mut body) = frame(buffer, 0, MAX_STARTUP_BYTES)? else { return Ok(None) };
     let code = int(&mut body)?;
     let first = match code {
-        80_877_103 | 80_877_104 => First::Encryption,
+        80_877_103 => First::Tls,
+        80_877_104 => First::Gss,
         80_877_102 => First::Cancel { process: int(&mut body)?, secret: int(&mut body)? },
         _ if code >> 16 == 3 => {
             let mut parameters = BTreeMap::new();
@@ -247,7 +250,10 @@ mod tests {
         assert_eq!(first(&mut message(b"", &body)), Ok(Some(expected)));
         let mut tls = BytesMut::new();
         tls.put_i32(80_877_103);
-        assert_eq!(first(&mut message(b"", &tls)), Ok(Some(First::Encryption)));
+        assert_eq!(first(&mut message(b"", &tls)), Ok(Some(First::Tls)));
+        let mut gss = BytesMut::new();
+        gss.put_i32(80_877_104);
+        assert_eq!(first(&mut message(b"", &gss)), Ok(Some(First::Gss)));
         assert!(first(&mut BytesMut::from("GET / HTTP/1.1\r\n\r\n")).is_err());
     }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use bigpeer_chassis::{Acceptor, Stream};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use crate::frontend::{self, First, MAX_MESSAGE_BYTES, Malformed, Message};
@@ -31,8 +31,8 @@ impl From<std::io::Error> for Ended {
 }
 
 pub(crate) struct Io {
-    read: OwnedReadHalf,
-    write: OwnedWriteHalf,
+    /// None only while the handshake of TLS is under way, and after it failed.
+    stream: Option<Stream>,
     input: BytesMut,
     /// What is to be sent.
     pub(crate) out: BytesMut,
@@ -41,8 +41,8 @@ pub(crate) struct Io {
 
 impl Io {
     pub(crate) fn new(stream: TcpStream, send_timeout: Duration) -> Self {
-        let (read, write) = stream.into_split();
-        Self { read, write, input: BytesMut::new(), out: BytesMut::new(), send_timeout }
+        let stream = Some(Stream::Plain(stream));
+        Self { stream, input: BytesMut::new(), out: BytesMut::new(), send_timeout }
     }
 
     /// The first message.
@@ -70,7 +70,8 @@ impl Io {
     }
 
     async fn receive(&mut self) -> Result<(), Ended> {
-        if self.read.read_buf(&mut self.input).await? == 0 { Err(Ended::Gone) } else { Ok(()) }
+        let stream = self.stream.as_mut().ok_or(Ended::Gone)?;
+        if stream.read_buf(&mut self.input).await? == 0 { Err(Ended::Gone) } else { Ok(()) }
     }
 
     /// Ends when the client has gone. What it sends meanwhile is kept, up to the size of a message. Cancel safe.
@@ -90,7 +91,12 @@ impl Io {
 
     /// Sends what there is to send.
     pub(crate) async fn send(&mut self) -> Result<(), Ended> {
-        let sent = timeout(self.send_timeout, self.write.write_all(&self.out)).await;
+        let stream = self.stream.as_mut().ok_or(Ended::Gone)?;
+        let sent = timeout(self.send_timeout, async {
+            stream.write_all(&self.out).await?;
+            stream.flush().await
+        })
+        .await;
         self.out.clear();
         // One large row must not keep its memory for the rest of the session.
         if self.out.capacity() > 4 * SEND_BYTES {
@@ -99,9 +105,27 @@ impl Io {
         sent.map_err(|_| Ended::Gone)?.map_err(Ended::from)
     }
 
-    /// Sends the answer to a request for encryption: no.
+    /// Answers a request for encryption: no.
     pub(crate) async fn refuse_encryption(&mut self) -> Result<(), Ended> {
         self.out.extend_from_slice(b"N");
         self.send().await
+    }
+
+    /// Answers a request for encryption: yes, and goes on below TLS.
+    pub(crate) async fn encrypt(&mut self, tls: &Acceptor) -> Result<(), Ended> {
+        // What came already came in the clear, from anybody: it must not count as said below TLS.
+        if !self.input.is_empty() {
+            return Err(Ended::Malformed(Malformed("there is something between the request for encryption and TLS")));
+        }
+        self.out.extend_from_slice(b"S");
+        self.send().await?;
+        let Some(Stream::Plain(stream)) = self.stream.take() else { return Err(Ended::Gone) };
+        self.stream = Some(Stream::Tls(Box::new(tls.accept(stream).await?)));
+        Ok(())
+    }
+
+    /// Whether what is said is encrypted.
+    pub(crate) const fn is_encrypted(&self) -> bool {
+        matches!(self.stream, Some(Stream::Tls(_)))
     }
 }

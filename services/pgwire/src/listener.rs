@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bigpeer_chassis::Shutdown;
+use bigpeer_chassis::{Acceptor, Shutdown};
 use bigpeer_sql::SqlContext;
 use bigpeer_types::IdGenerator;
 use tokio::net::TcpListener;
@@ -14,8 +14,10 @@ use crate::io::Io;
 use crate::{metrics, session};
 
 /// Limits of sessions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PgSettings {
+    /// Encryption for clients that ask for it; who does not ask is turned away then. None: nobody gets it.
+    pub tls: Option<Acceptor>,
     /// Most connections at once; further ones are closed.
     pub max_sessions: u32,
     /// How long a client has to say who it is.
@@ -33,6 +35,7 @@ pub struct PgSettings {
 impl Default for PgSettings {
     fn default() -> Self {
         Self {
+            tls: None,
             max_sessions: 256,
             startup_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(3600),

@@ -105,7 +105,11 @@ async fn begin(
 ) -> Result<Option<(String, String, crate::listener::Place)>, Ended> {
     let (minor, parameters) = loop {
         match io.first().await? {
-            First::Encryption => io.refuse_encryption().await?,
+            First::Tls => match &sessions.settings().tls {
+                Some(tls) if !io.is_encrypted() => io.encrypt(tls).await?,
+                Some(_) | None => io.refuse_encryption().await?,
+            },
+            First::Gss => io.refuse_encryption().await?,
             First::Cancel { process, secret } => {
                 sessions.cancel(process, secret);
                 return Ok(None);
@@ -113,6 +117,15 @@ async fn begin(
             First::Startup { minor, parameters } => break (minor, parameters),
         }
     };
+    if sessions.settings().tls.is_some() && !io.is_encrypted() {
+        metrics::refused("unencrypted");
+        let error = PgError {
+            hint: Some("connect with sslmode=require or better".to_owned()),
+            ..PgError::fatal("28000", "this server takes encrypted connections only")
+        };
+        last_words(io, &error).await;
+        return Ok(None);
+    }
     let unknown: Vec<&str> = parameters.keys().map(String::as_str).filter(|name| name.starts_with("_pq_.")).collect();
     if minor > 0 || !unknown.is_empty() {
         backend::negotiate(&mut io.out, &unknown);

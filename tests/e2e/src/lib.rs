@@ -14,4 +14,4 @@ mod data;
 mod server;
 
 pub use data::{Flights, python};
-pub use server::{Credentials, Server, binary, wait_until};
+pub use server::{Credentials, Server, binary, free_port, wait_until};

@@ -25,6 +25,8 @@ pub struct Server {
     port: u16,
     /// More arguments, at every start.
     args: Vec<String>,
+    /// `http`, or `https` where the arguments name a certificate.
+    scheme: &'static str,
     http: reqwest::Client,
 }
 
@@ -46,7 +48,8 @@ fn log_of(data_dir: &Path) -> Option<String> {
 }
 
 /// A port that was free a moment ago; kept over restarts, so that peers find the server again.
-fn free_port() -> u16 {
+#[must_use]
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
@@ -75,7 +78,28 @@ impl Server {
             data_dir: data_dir.to_owned(),
             port: free_port(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            scheme: "http",
             http: reqwest::Client::new(),
+        };
+        server.spawn();
+        server.ready().await;
+        server
+    }
+
+    /// A server with a certificate of `bigpeer dev-cert` in `tls_dir`, spoken to by who trusts nothing else.
+    pub async fn start_tls(data_dir: &Path, tls_dir: &Path, args: &[&str]) -> Self {
+        let file = |name: &str| tls_dir.join(name).display().to_string();
+        let flags = ["--tls-cert".to_owned(), file("cert.pem"), "--tls-key".to_owned(), file("key.pem")];
+        let ca = std::fs::read(file("ca.pem")).expect("an authority");
+        let ca = reqwest::Certificate::from_pem(&ca).expect("a certificate");
+        let http = reqwest::Client::builder().tls_built_in_root_certs(false).add_root_certificate(ca).build();
+        let mut server = Self {
+            child: None,
+            data_dir: data_dir.to_owned(),
+            port: free_port(),
+            args: flags.into_iter().chain(args.iter().map(|&arg| arg.to_owned())).collect(),
+            scheme: "https",
+            http: http.expect("a client"),
         };
         server.spawn();
         server.ready().await;
@@ -156,7 +180,7 @@ impl Server {
     /// The base URL.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 
     /// Where the server keeps its data.

@@ -179,6 +179,7 @@ async fn connect(client: &Client, state_path: &Path) -> Result<(Uploader, SiteId
     let state = State::load(state_path)?;
     let mut settings = ConnectSettings::new(client.url.clone(), client.app.clone(), client.api_key.as_str());
     settings.device = concat!("bigpeer import ", env!("CARGO_PKG_VERSION")).to_owned();
+    settings.network = Arc::new(client.network.clone());
     let known = state.map(|state| UploaderState { site: state.site, token: state.token.into() });
     let uploader = match Uploader::connect(settings.clone(), known.clone()).await {
         Err(PeerError::Refused(_)) if known.is_some() => Uploader::connect(settings, None).await,

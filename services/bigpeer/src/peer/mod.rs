@@ -5,6 +5,7 @@ mod watch;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bigpeer_crdt::Value;
 use bigpeer_peer::{
@@ -129,6 +130,7 @@ fn settings(client: &ClientArgs) -> Result<ConnectSettings, Failure> {
     let client = client.resolve()?;
     let mut settings = ConnectSettings::new(client.url, client.app, client.api_key);
     settings.device = concat!("bigpeer ", env!("CARGO_PKG_VERSION")).to_owned();
+    settings.network = Arc::new(client.network);
     Ok(settings)
 }
 

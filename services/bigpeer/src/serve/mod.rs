@@ -23,12 +23,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt;
 use bigpeer_api::{ApiContext, ApiSettings, AttachmentSettings};
 use bigpeer_auth::AuthContext;
 use bigpeer_changefeed::Registry;
 use bigpeer_chassis::{
-    Catalogue, Health, LogSettings, Metrics, Shutdown, SystemCollections, finish_router, init_logs, shutdown_on_signals,
+    Catalogue, Health, LogSettings, Metrics, Shutdown, SystemCollections, Tls, TlsSettings, finish_router, init_logs,
+    serve_http, shutdown_on_signals,
 };
 use bigpeer_compactor::CompactorSettings;
 use bigpeer_gateway::{GatewayContext, GatewaySettings};
@@ -59,6 +59,8 @@ const DRAIN: Duration = Duration::from_secs(10);
   bigpeer serve --objects s3://my-bucket/prod  segments and attachments in S3, the log in ./data
   bigpeer serve --listen-pg 127.0.0.1:5432 --listen-flight 127.0.0.1:32010
                                                SQL for PostgreSQL's clients and over Arrow Flight, too
+  bigpeer serve --tls-cert cert.pem --tls-key key.pem
+                                               TLS on every listener; `bigpeer dev-cert` makes a certificate
   bigpeer serve --config bigpeer.toml          flags from a file, such as:
                                                  [serve]
                                                  listen = \"0.0.0.0:8080\"
@@ -97,6 +99,8 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     objects: ObjectsArgs,
     #[command(flatten)]
+    tls: TlsSettings,
+    #[command(flatten)]
     logs: LogSettings,
 }
 
@@ -118,18 +122,22 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     init_logs(&args.logs)?;
     let shutdown = Shutdown::new();
     shutdown_on_signals(shutdown.clone()).map_err(|error| Failure::new(format!("no signal handling: {error}")))?;
+    let tls = Tls::open(&args.tls).map_err(|error| cannot_tls(&error))?;
     let parts = open(&args, shutdown.clone()).await?;
     let listener = TcpListener::bind(&args.listen).await;
     let listener = listener.map_err(|error| {
         Failure::new(format!("cannot listen on {}: {error}; choose another with --listen", args.listen))
     })?;
     let address = listener.local_addr().map_err(|error| Failure::new(format!("no address: {error}")))?;
-    let url = format!("http://{address}");
+    let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
     let doors = Doors::open(&args.sql).await?;
     let dev = if args.no_dev { None } else { Some(dev::prepare(&parts.catalogue, &args.data_dir, &url).await?) };
 
     let opening = tokio::spawn(Arc::clone(&parts.stores).follow(shutdown.clone()));
     let upkeep = tokio::spawn(parts.metrics.clone().upkeep());
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.follow(shutdown.clone()));
+    }
     let sql = sql::context(&parts, &args.sql, &args.data_dir)?;
     let api = api(&parts, &args, &sql);
     let expiry = tokio::spawn(bigpeer_api::expire_uploads(api.clone(), shutdown.clone()));
@@ -138,10 +146,10 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let router = router(&parts, api, sql.clone(), args.token_ttl_secs).merge(bigpeer_changefeed::router(changes));
     let router = finish_router(router, Arc::clone(&parts.clock), Arc::clone(&parts.ids));
     welcome::print(&url, &args.data_dir, dev.as_ref())?;
-    doors.print()?;
+    doors.print(tls.is_some())?;
     tracing::info!(%address, data_dir = %args.data_dir.display(), "serving");
-    let doors = doors.serve(&sql, &parts);
-    serve(listener, router, &shutdown).await?;
+    let doors = doors.serve(&sql, &parts, tls.as_ref())?;
+    serve(listener, tls.as_ref(), router, &shutdown).await?;
     doors.ended(DRAIN).await;
 
     if tokio::time::timeout(DRAIN, feeding).await.is_err() {
@@ -231,21 +239,20 @@ fn router(parts: &Parts, api: ApiContext, sql: SqlContext, token_ttl_secs: u64) 
 }
 
 /// Serves until shutdown, and then until what is under way has ended, for [`DRAIN`] at most.
-async fn serve(listener: TcpListener, router: Router, shutdown: &Shutdown) -> Result<(), Failure> {
-    // Small answers must not wait for more to send.
-    let listener = listener.tap_io(|stream| {
-        let _best_effort = stream.set_nodelay(true);
-    });
-    let server = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+async fn serve(listener: TcpListener, tls: Option<&Tls>, router: Router, shutdown: &Shutdown) -> Result<(), Failure> {
     let drained = async {
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
-        result = server.into_future() => result.map_err(|error| Failure::new(format!("the server failed: {error}"))),
+        served = serve_http(listener, tls, router, shutdown) => served.map_err(|error| cannot_tls(&error)),
         () = drained => {
             tracing::warn!(seconds = DRAIN.as_secs(), "some requests did not end in time and are cut off");
             Ok(())
         }
     }
+}
+
+fn cannot_tls(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("TLS cannot be set up: {error}"))
 }

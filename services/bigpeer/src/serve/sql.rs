@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bigpeer_chassis::Tls;
 use bigpeer_pgwire::PgSettings;
 use bigpeer_sql::{Spill, SqlContext, SqlSettings};
 use clap::Args;
@@ -80,8 +81,9 @@ impl Doors {
     }
 
     /// Says where they are.
-    pub(super) fn print(&self) -> Result<(), Failure> {
-        for (listener, what) in [(&self.pg, "PostgreSQL at postgresql://"), (&self.flight, "Flight SQL at grpc://")] {
+    pub(super) fn print(&self, tls: bool) -> Result<(), Failure> {
+        let flight = if tls { "Flight SQL at grpc+tls://" } else { "Flight SQL at grpc://" };
+        for (listener, what) in [(&self.pg, "PostgreSQL at postgresql://"), (&self.flight, flight)] {
             if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
                 output::raw(format!("{what}{address}\n").as_bytes())?;
             }
@@ -89,21 +91,25 @@ impl Doors {
         Ok(())
     }
 
-    pub(super) fn serve(self, context: &SqlContext, parts: &Parts) -> Served {
+    pub(super) fn serve(self, context: &SqlContext, parts: &Parts, tls: Option<&Tls>) -> Result<Served, Failure> {
+        let acceptor =
+            |alpn: &[&[u8]]| tls.map(|tls| tls.acceptor(alpn)).transpose().map_err(|error| super::cannot_tls(&error));
         let mut tasks = JoinSet::new();
         if let Some(listener) = self.pg {
             let (ids, shutdown) = (Arc::clone(&parts.ids), parts.shutdown.clone());
-            tasks.spawn(bigpeer_pgwire::serve(listener, context.clone(), PgSettings::default(), ids, shutdown));
+            let settings = PgSettings { tls: acceptor(&[b"postgresql"])?, ..PgSettings::default() };
+            tasks.spawn(bigpeer_pgwire::serve(listener, context.clone(), settings, ids, shutdown));
         }
         if let Some(listener) = self.flight {
-            let served = bigpeer_flight::serve(listener, context.clone(), parts.shutdown.clone());
+            let tls = acceptor(&[b"h2"])?;
+            let served = bigpeer_flight::serve(listener, tls, context.clone(), parts.shutdown.clone());
             tasks.spawn(async move {
                 if let Err(error) = served.await {
                     tracing::error!(%error, "the listener for Flight SQL has ended");
                 }
             });
         }
-        Served(tasks)
+        Ok(Served(tasks))
     }
 }
 

@@ -87,6 +87,8 @@ async fn the_examples_of_the_guide_to_running_work() {
     let shell: Vec<&Block> =
         blocks.iter().filter(|block| block.language == "sh" && block.text != "bigpeer serve").collect();
     let outputs = run(&shell, dir.path());
+    let (certificate, outputs) = outputs.split_first().unwrap();
+    assert!(certificate.contains("till.local") && dir.path().join("tls/ca.pem").exists(), "{certificate}");
     assert!(outputs[0].contains(r#"{"_id":1,"color":"blue"}"#), "{}", outputs[0]);
     assert!(outputs[0].contains(r#""n":1"#), "{}", outputs[0]);
     assert!(dir.path().join("cars.parquet").metadata().unwrap().len() > 100);

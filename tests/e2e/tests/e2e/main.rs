@@ -19,3 +19,4 @@ mod flights;
 mod keeping;
 mod kill;
 mod shell;
+mod tls;
