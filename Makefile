@@ -12,6 +12,7 @@ SIM_CARGO := env -u RUSTFLAGS $(CARGO)
 SIM_TARGET := --target-dir $(abspath $(TARGET_DIR))/sim
 LIBCLANG := .cache/libclang
 PSQL := .cache/psql
+OPENSSL := .cache/openssl
 export BIGPEER_BIN := $(abspath $(TARGET_DIR))/release/bigpeer
 # One selection of packages and one profile for all tests: what they depend on is built once.
 TESTS := $(CARGO) test --locked --workspace
@@ -19,18 +20,19 @@ TESTS := $(CARGO) test --locked --workspace
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-run: ## build and start bigpeer on its defaults (data in ./data)
+run: $(OPENSSL) ## build and start bigpeer on its defaults (data in ./data)
 	$(CARGO) run --release --locked -p bigpeer -- serve
 
-build: ## build the release binary
+build: $(OPENSSL) ## build the release binary
 	$(CARGO) build --release --locked -p bigpeer
 
 test: unit sim-test e2e ## every test; installs what the tests need
 
-unit: $(PYTHON) ## unit, property and integration tests of every crate; the tables also on disk and on S3
+unit: $(OPENSSL) $(PYTHON) ## unit, property and integration tests of every crate; the tables also on disk and on S3, Kafka on a broker
 	$(TESTS) --no-run
 	$(TESTS) --exclude bigpeer-e2e
 	$(PYTHON) scripts/test_stores.py
+	$(PYTHON) scripts/test_kafka.py
 
 sim-test: ## the simulator's own tests, and a few seeds
 	cd tests/sim && $(SIM_CARGO) test --locked $(SIM_TARGET)
@@ -40,7 +42,7 @@ sim: ## the services under deterministic simulation, 200 seeds; SEED=7 one of th
 
 e2e contract: export BIGPEER_BIN := $(abspath $(TARGET_DIR))/debug/bigpeer
 
-e2e: $(PYTHON) $(PSQL) ## end-to-end tests through the real binary, built with all assertions
+e2e: $(OPENSSL) $(PYTHON) $(PSQL) ## end-to-end tests through the real binary, built with all assertions
 	$(TESTS) --no-run
 	$(TESTS) --test e2e -- --test-threads 2
 	$(PYTHON) scripts/contract.py --examples 30
@@ -49,7 +51,7 @@ e2e: $(PYTHON) $(PSQL) ## end-to-end tests through the real binary, built with a
 sql-clients: build $(PYTHON) $(PSQL) ## SQL over Arrow Flight and PostgreSQL's protocol, with the clients that people have
 	$(PYTHON) scripts/sql_clients.py
 
-contract: $(PYTHON) ## whether a running server keeps what its OpenAPI description promises
+contract: $(OPENSSL) $(PYTHON) ## whether a running server keeps what its OpenAPI description promises
 	$(TESTS) --no-run
 	$(PYTHON) scripts/contract.py
 
@@ -68,7 +70,7 @@ bench-s3: build $(PYTHON) ## what a bucket is asked for per million documents, a
 differential: ## DQL from columns beside the evaluator, on 20,000 random cases
 	BIGPEER_DQL_CASES=20000 $(CARGO) test --release --locked -p bigpeer-sql --test it columns_answer_as_documents_do -- --nocapture
 
-lint: ## formatting, clippy, and who may depend on whom
+lint: $(OPENSSL) ## formatting, clippy, and who may depend on whom
 	$(CARGO) fmt --all --check
 	python3 scripts/check_house.py
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
@@ -114,6 +116,13 @@ $(LIBCLANG):
 	@ldconfig -p | grep -q libclang || ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 || \
 	  apt-get install --yes --no-install-recommends libclang-dev || \
 	  { echo "FoundationDB's bindings need libclang; install it (Debian: libclang-dev)"; exit 1; }
+	touch $@
+
+$(OPENSSL):
+	@mkdir -p $(@D)
+	@pkg-config --exists openssl 2>/dev/null || ls /usr/include/openssl/ssl.h >/dev/null 2>&1 || \
+	  apt-get install --yes --no-install-recommends libssl-dev pkg-config || \
+	  { echo "Kafka's TLS needs OpenSSL's headers; install them (Debian: libssl-dev), or build with --features vendored-openssl"; exit 1; }
 	touch $@
 
 $(PSQL):

@@ -15,6 +15,7 @@ from datetime import date
 
 import duckdb
 import flights
+from kafka_broker import Broker
 from running_server import ROOT, Server
 
 QUERIES = {
@@ -171,7 +172,12 @@ def main():
     # The same work for automerge, loro and yrs: a workspace of its own, which the first run has to build.
     measure_lines(report, ["cargo", "run", "--quiet", "--release", "--locked"], ROOT / "tests" / "bench-crdt")
     measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-compactor", "--bench", "levels"])
-    measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-changefeed"])
+    with Broker(ROOT / ".cache" / "bench-kafka") as broker:
+        measure_lines(
+            report,
+            ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-kafka", "--bench", "feeds"],
+            environment={"BIGPEER_BENCH_KAFKA": broker.address},
+        )
     if options.compare:
         measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-log"])
     if options.write:

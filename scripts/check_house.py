@@ -15,8 +15,8 @@ IO_CRATES = {"tokio", "axum", "object_store", "reqwest", "rusqlite", "datafusion
 # Services meet through the log, the tables and the catalogue; only the binary composes them.
 SERVICES = {"bigpeer-auth", "bigpeer-gateway", "bigpeer-api", "bigpeer-compactor", "bigpeer-changefeed", "bigpeer-sql"}
 COMPOSER = {"bigpeer", "bigpeer-e2e"}
-# Doors to SQL: protocols over bigpeer-sql, which they may import, and nothing else of the services.
-DOORS = {"bigpeer-flight", "bigpeer-pgwire"}
+# Doors: each may import the one service that it is a door of, and no other.
+DOORS = {"bigpeer-flight": "bigpeer-sql", "bigpeer-pgwire": "bigpeer-sql", "bigpeer-kafka": "bigpeer-changefeed"}
 ONE_VERSION = [
     "arrow", "arrow-flight", "parquet", "object_store", "datafusion", "prost", "tonic", "tokio", "rustls", "axum",
     "tokio-tungstenite",
@@ -58,15 +58,18 @@ def dependency_problems(meta):
     for crate in sorted(members - {"bigpeer-sql"}):
         if "datafusion" in edges.get(crate, ()):
             yield f"only bigpeer-sql may name datafusion, but {crate} depends on it"
-    for crate in sorted(members - {"bigpeer-sql"} - COMPOSER - DOORS):
+    for crate in sorted(members - {"bigpeer-sql"} - COMPOSER - DOORS.keys()):
         if "datafusion" in reachable(crate, edges):
             yield f"{crate} must build without datafusion, but reaches it"
     for service in sorted(SERVICES):
         for other in sorted(edges.get(service, set()) & SERVICES):
             yield f"services must not import each other, but {service} depends on {other}"
-    for door in sorted(DOORS):
-        for other in sorted(edges.get(door, set()) & (SERVICES | DOORS) - {"bigpeer-sql"}):
-            yield f"a door to SQL imports bigpeer-sql and no other service, but {door} depends on {other}"
+    for door, service in sorted(DOORS.items()):
+        for other in sorted(edges.get(door, set()) & (SERVICES | DOORS.keys()) - {service}):
+            yield f"a door imports its service and no other: {door} {service}, but also {other}"
+    for crate in sorted(members - {"bigpeer-kafka"} - COMPOSER):
+        if "rdkafka" in reachable(crate, edges):
+            yield f"only bigpeer-kafka may reach librdkafka, but {crate} does"
     versions = {}
     for package in meta["packages"]:
         versions.setdefault(package["name"], set()).add(package["version"])

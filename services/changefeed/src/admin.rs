@@ -16,6 +16,7 @@ use crate::ChangefeedContext;
 use crate::cursor::Cursor;
 use crate::error::FeedError;
 use crate::lens::Lens;
+use crate::owner::NO_KAFKA;
 use crate::reader::everything;
 use crate::registry::{Asked, Entry, MAX_DEAD_LETTERS};
 use crate::spec::{FeedSpec, SinkSpec};
@@ -123,9 +124,14 @@ async fn put_feed(
     let (app, name) = names(&context, &headers, &app, &name)?;
     let Json(spec) = Json::<FeedSpec>::parse(&body)?;
     let start = start(&context, &app, &spec).await?;
-    let SinkSpec::Webhook(webhook) = &spec.sink;
-    let allowed = context.settings.allow_private_receivers;
-    Poster::new(webhook, allowed, Arc::clone(&context.clock)).map_err(refuse)?;
+    match &spec.sink {
+        SinkSpec::Webhook(webhook) => {
+            let allowed = context.settings.allow_private_receivers;
+            Poster::new(webhook, allowed, Arc::clone(&context.clock)).map_err(refuse)?;
+        }
+        SinkSpec::Kafka(_) if context.kafka.is_none() => return Err(refuse(NO_KAFKA)),
+        SinkSpec::Kafka(_) => {}
+    }
     let (entry, is_new) = context.feeds.registry.put(&app, &name, spec, &start).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Answer(describe(&context, &app, &name, &entry).await?)).into_response())
@@ -290,7 +296,7 @@ async fn redeliver(
 ) -> Result<Answer<Value>, ApiError> {
     let (app, name) = names(&context, &headers, &app, &name)?;
     let entry = found(&context, &app, &name).await?;
-    let SinkSpec::Webhook(spec) = &entry.spec.sink;
+    let SinkSpec::Webhook(spec) = &entry.spec.sink else { return Err(no_letter()) };
     let (letter, body) = context.feeds.registry.dead_letter(&app, &name, &id).await?.ok_or_else(no_letter)?;
     let allowed = context.settings.allow_private_receivers;
     let poster = Poster::new(spec, allowed, Arc::clone(&context.clock)).map_err(refuse)?;

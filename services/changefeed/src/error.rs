@@ -39,6 +39,9 @@ pub enum FeedError {
     /// The feed's entry or cursor cannot be read or written.
     #[error("the feed's records: {0}")]
     Records(String),
+    /// What the feed goes to cannot be reached or written to.
+    #[error("{0}")]
+    Sink(String),
     /// Another process owns the feed now, or its entry was changed: this owner must not go on.
     #[error("the feed was taken over or changed")]
     Lost,
@@ -51,7 +54,7 @@ impl FeedError {
         match self {
             Self::Tables(error) => error.is_retryable(),
             Self::Log(error) => error.is_retryable(),
-            Self::Records(_) => true,
+            Self::Records(_) | Self::Sink(_) => true,
             Self::Gap { .. } | Self::Ahead { .. } | Self::Corrupt { .. } | Self::Lost => false,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A [`Walker`] reads transactions with exact images; a [`Lens`] says what one reader sees of them; a [`Reader`] puts a
 //! snapshot before them, and tells what a cursor missed. Streams are readers over HTTP; a feed is a reader that some process
-//! owns, and whose events go to a webhook.
+//! owns, and whose events go to a webhook or to Kafka.
 //!
 //! # Consistency
 //! Every event is of one change of one transaction, in the order of the log. What a reader was told up to a cursor is its
@@ -20,6 +20,8 @@ mod error;
 mod event;
 mod feeds;
 mod images;
+mod kafka;
+mod ledger;
 mod lens;
 mod metrics;
 mod odometer;
@@ -48,6 +50,7 @@ pub use cursor::{Cursor, CursorError, Position, SnapshotProgress};
 pub use error::FeedError;
 pub use event::{Encoder, Event, Format, Kind};
 pub use feeds::run_feeds;
+pub use kafka::{Buried, Compression, CreateTopic, Kafka, KafkaSpec, Mechanism, Opening, Sasl, Tls, Topic, TopicError};
 pub use lens::{Lens, MAX_SOURCES, On, Seen, Source, Values};
 pub use reader::{Batch, Reader, Start};
 pub use registry::{Asked, Checkpoint, Entry, Registry, Stored};
@@ -73,6 +76,8 @@ pub struct ChangefeedContext {
     pub settings: ChangefeedSettings,
     /// Ends all streams and feeds when it is cancelled.
     pub shutdown: Shutdown,
+    /// What writes to Kafka, if there is something.
+    pub kafka: Option<Arc<dyn Kafka>>,
     open: Arc<stream::Open>,
     feeds: Arc<feeds::Feeds>,
 }
@@ -96,7 +101,13 @@ impl ChangefeedContext {
     ) -> Self {
         let registry = Registry::new(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids));
         let feeds = Arc::new(feeds::Feeds::new(registry));
-        Self { catalogue, log, stores, clock, ids, settings, shutdown, open: Arc::default(), feeds }
+        Self { catalogue, log, stores, clock, ids, settings, shutdown, kafka: None, open: Arc::default(), feeds }
+    }
+
+    /// The same, with feeds to Kafka.
+    #[must_use]
+    pub fn with_kafka(self, kafka: Arc<dyn Kafka>) -> Self {
+        Self { kafka: Some(kafka), ..self }
     }
 
     /// The feeds' records.

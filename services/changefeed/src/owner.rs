@@ -2,7 +2,7 @@
 //!
 //! # Consistency
 //! The lease is renewed beside the work; when it is lost the work stops. That alone would be a matter of clocks: what
-//! protects is that checkpoints are written only while the lease holds.
+//! protects is that checkpoints are written only while the lease holds, and that Kafka refuses producers that were fenced.
 //! A webhook can be sent twice by two owners that both believe in the lease, never forgotten.
 
 use std::sync::Arc;
@@ -17,6 +17,8 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use crate::ChangefeedContext;
 use crate::error::FeedError;
 use crate::event::{Encoder, Kind};
+use crate::kafka::{self, Opening, Topic};
+use crate::ledger::Ledger;
 use crate::lens::Lens;
 use crate::metrics;
 use crate::reader::{Batch, Reader, Start, add_snapshot};
@@ -34,6 +36,10 @@ const SAY_IDLE_EVERY: u32 = 60;
 const BUFFERED: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(15);
+/// How long a sink may take to end what it has begun.
+const ENDING: Duration = Duration::from_secs(5);
+/// Why a feed to Kafka cannot be worked on.
+pub(crate) const NO_KAFKA: &str = "this build has no Kafka; use one with the feature kafka";
 
 /// One process's work on one feed.
 pub(crate) struct Owner {
@@ -74,7 +80,20 @@ struct Working {
     batches: mpsc::Sender<Batch>,
     confirmed: watch::Receiver<Confirmed>,
     ended: oneshot::Receiver<Result<(), FeedError>>,
+    /// Asks the sink to end where it stands.
+    stop: Shutdown,
     task: tokio::task::JoinHandle<()>,
+}
+
+impl Working {
+    /// Lets the sink end what it has begun, for a while.
+    async fn end(mut self) -> Confirmed {
+        self.stop.cancel();
+        if !self.ended.is_terminated() {
+            let _ended_or_not = tokio::time::timeout(ENDING, &mut self.ended).await;
+        }
+        self.confirmed.borrow().clone()
+    }
 }
 
 impl Drop for Working {
@@ -135,11 +154,7 @@ impl Owner {
         let mut pause = Duration::ZERO;
         loop {
             let began = self.context.clock.monotonic();
-            let done = tokio::select! {
-                () = self.context.shutdown.cancelled() => return,
-                done = self.deliver(held) => done,
-            };
-            match done {
+            match self.deliver(held).await {
                 Ok(Ended::Changed) => pause = Duration::ZERO,
                 Ok(Ended::Stopped) | Err(FeedError::Lost) => return,
                 Err(error) if error.is_retryable() => {
@@ -198,11 +213,14 @@ impl Owner {
                 return Ok(Ended::Stopped);
             }
         };
-        let (mut working, base) = self.start(held, &entry).await?;
+        let (mut working, ledger, base) = tokio::select! {
+            () = self.context.shutdown.cancelled() => return Ok(Ended::Stopped),
+            started = self.start(held, &entry) => started?,
+        };
         let encoder = Encoder::new(&self.app, &format!("feeds/{}", self.name), entry.spec.format);
         let (store, log) = (Arc::clone(&self.store), Arc::clone(&self.context.log));
         let mut reader = Reader::new(store, log, lens, encoder, Start::At(base.cursor()?));
-        let mut committing = Committing { owner: self, held, base, last: None, idle: 0 };
+        let mut committing = Committing { owner: self, ledger, base, last: None, idle: 0 };
         let mut tick = tokio::time::interval(COMMIT_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ended = loop {
@@ -247,8 +265,7 @@ impl Owner {
                 },
             }
         };
-        let confirmed = working.confirmed.borrow().clone();
-        drop(working);
+        let confirmed = working.end().await;
         let (behind, at) = (reader.is_behind(), reader.cursor().to_string());
         committing.commit(&confirmed, behind, &at).await?;
         ended
@@ -264,20 +281,16 @@ impl Owner {
     }
 
     /// Opens the sink, and finds out where the feed stands.
-    async fn start(&self, held: &Held, entry: &Entry) -> Result<(Working, Checkpoint), FeedError> {
-        let stored = self.registry.checkpoint(&self.app, &self.name).await?;
-        let stored = stored.map(|stored| stored.record).filter(|stored| stored.incarnation == entry.incarnation);
-        let mut base = stored.ok_or_else(|| FeedError::Records("the feed has no cursor".to_owned()))?;
-        let context = SinkContext {
-            app: self.app.clone(),
-            name: self.name.clone(),
-            format: entry.spec.format,
-            clock: Arc::clone(&self.context.clock),
-            ids: Arc::clone(&self.context.ids),
-            registry: self.registry.clone(),
-            status: Arc::clone(&self.status),
-            allow_private: self.context.settings.allow_private_receivers,
+    async fn start(&self, held: &Held, entry: &Entry) -> Result<(Working, Arc<Ledger>, Checkpoint), FeedError> {
+        let (topic, committed) = match &entry.spec.sink {
+            SinkSpec::Webhook(_) => (None, None),
+            SinkSpec::Kafka(_) => self.open_topic(entry).await?,
         };
+        // Only now: what a process or an attempt before this one can still prepare, it cannot commit any more.
+        let (registry, names) = (self.registry.clone(), (self.app.clone(), self.name.clone()));
+        let lease = Arc::clone(&held.lease);
+        let (ledger, mut base) = Ledger::open(registry, names, lease, entry.incarnation, committed).await?;
+        let ledger = Arc::new(ledger);
         if entry.request > base.request {
             let mut cursor = base.cursor()?;
             match &entry.asked {
@@ -291,23 +304,60 @@ impl Owner {
             base.request = entry.request;
             base.number += 1;
             base.caught_up_ms = None;
-            self.advance(held, &base).await?;
+            ledger.confirm(base.clone()).await?;
         }
-        let (batches, queue) = mpsc::channel(BUFFERED);
-        let (confirms, confirmed) = watch::channel(Confirmed::default());
-        let SinkSpec::Webhook(spec) = entry.spec.sink.clone();
-        let (done, ended) = oneshot::channel();
-        let task = tokio::spawn(async move {
-            // Whoever waited is gone.
-            let _gone = done.send(webhook::run(spec, context, queue, confirms).await);
-        });
-        Ok((Working { batches, confirmed, ended, task }, base))
+        let working = self.working(entry, topic, Arc::clone(&ledger), base.clone());
+        Ok((working, ledger, base))
     }
 
-    /// Writes how far the feed has come, if the lease still holds.
-    async fn advance(&self, held: &Held, checkpoint: &Checkpoint) -> Result<(), FeedError> {
-        let lease = held.lease.lock().await;
-        self.registry.advance((&self.app, &self.name), &lease, checkpoint).await
+    /// Takes the feed's topic over; answers the number that was committed last, too.
+    async fn open_topic(&self, entry: &Entry) -> Result<(Option<Box<dyn Topic>>, Option<u64>), FeedError> {
+        let SinkSpec::Kafka(spec) = &entry.spec.sink else { return Ok((None, None)) };
+        let kafka = self.context.kafka.as_ref().ok_or_else(|| FeedError::Sink(NO_KAFKA.to_owned()))?;
+        let opening = Opening {
+            spec: spec.clone(),
+            // Another feed of the same name has numbers of its own.
+            producer: format!("bigpeer.{}.{}.{:016x}", self.app, self.name, entry.incarnation),
+            content_type: entry.spec.format.content_type(),
+        };
+        let (topic, committed) = kafka.open(opening).await.map_err(FeedError::Sink)?;
+        Ok((Some(topic), committed))
+    }
+
+    /// Sets the sink to work, from `base` on.
+    fn working(&self, entry: &Entry, topic: Option<Box<dyn Topic>>, ledger: Arc<Ledger>, base: Checkpoint) -> Working {
+        let context = SinkContext {
+            app: self.app.clone(),
+            name: self.name.clone(),
+            format: entry.spec.format,
+            clock: Arc::clone(&self.context.clock),
+            ids: Arc::clone(&self.context.ids),
+            registry: self.registry.clone(),
+            status: Arc::clone(&self.status),
+            allow_private: self.context.settings.allow_private_receivers,
+        };
+        let (batches, queue) = mpsc::channel(BUFFERED);
+        let (confirms, confirmed) = watch::channel(Confirmed::default());
+        let (done, ended) = oneshot::channel();
+        let stop = Shutdown::new();
+        let asked = stop.clone();
+        let sink = entry.spec.sink.clone();
+        let task = tokio::spawn(async move {
+            let result = match (sink, topic) {
+                (SinkSpec::Kafka(_), Some(topic)) => {
+                    kafka::run(topic, base, (context, ledger), queue, confirms, asked).await
+                }
+                (SinkSpec::Kafka(_), None) => Err(FeedError::Sink(NO_KAFKA.to_owned())),
+                // What it has sent may be told again: there is nothing to end.
+                (SinkSpec::Webhook(spec), _) => tokio::select! {
+                    () = asked.cancelled() => Ok(()),
+                    result = webhook::run(spec, context, queue, confirms) => result,
+                },
+            };
+            // Whoever waited is gone.
+            let _gone = done.send(result);
+        });
+        Working { batches, confirmed, ended, stop, task }
     }
 }
 
@@ -324,7 +374,7 @@ async fn pump(reader: &mut Reader, batches: &mpsc::Sender<Batch>) -> Result<bool
 /// Remembers how far the feed has come.
 struct Committing<'a> {
     owner: &'a Owner,
-    held: &'a Held,
+    ledger: Arc<Ledger>,
     base: Checkpoint,
     last: Option<Checkpoint>,
     /// Commits that were left out because nothing moved.
@@ -347,7 +397,7 @@ impl Committing<'_> {
         }
         checkpoint.delivered_ms = if checkpoint.delivered > last.delivered { Some(now_ms) } else { last.delivered_ms };
         checkpoint.caught_up_ms = if caught_up { Some(now_ms) } else { last.caught_up_ms };
-        owner.advance(self.held, &checkpoint).await?;
+        self.ledger.confirm(checkpoint.clone()).await?;
         self.last = Some(checkpoint);
         Ok(())
     }

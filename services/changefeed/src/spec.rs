@@ -1,11 +1,12 @@
 //! `FeedSpec`: what a feed is to be, as an administrator writes it.
 
-use std::fmt;
+use std::{fmt, mem};
 
 use bigpeer_chassis::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Format;
+use crate::kafka::KafkaSpec;
 use crate::lens::{Source, Values};
 use crate::webhook::WebhookSpec;
 
@@ -40,6 +41,18 @@ pub struct FeedSpec {
 pub enum SinkSpec {
     /// To an HTTP receiver.
     Webhook(WebhookSpec),
+    /// To a Kafka topic.
+    Kafka(KafkaSpec),
+}
+
+impl SinkSpec {
+    /// What is never shown, each in its place.
+    fn secrets(&mut self) -> Vec<Option<&mut Hidden>> {
+        match self {
+            Self::Webhook(webhook) => webhook.secrets.iter_mut().map(Some).collect(),
+            Self::Kafka(kafka) => kafka.secrets().into(),
+        }
+    }
 }
 
 /// A secret in a spec: never printed, and left out of answers.
@@ -86,9 +99,7 @@ impl FeedSpec {
     #[must_use]
     pub fn shown(&self) -> Self {
         let mut spec = self.clone();
-        match &mut spec.sink {
-            SinkSpec::Webhook(webhook) => webhook.secrets.iter_mut().for_each(|secret| *secret = Hidden::shown()),
-        }
+        spec.sink.secrets().into_iter().flatten().for_each(|secret| *secret = Hidden::shown());
         spec
     }
 
@@ -97,14 +108,14 @@ impl FeedSpec {
     /// # Errors
     /// When there is none to keep.
     pub(crate) fn keep_secrets(&mut self, old: Option<&Self>) -> Result<(), String> {
-        let SinkSpec::Webhook(new) = &mut self.sink;
-        let old = old.map(|old| {
-            let SinkSpec::Webhook(old) = &old.sink;
-            old.secrets.as_slice()
-        });
-        for (place, secret) in new.secrets.iter_mut().enumerate().filter(|(_, secret)| secret.is_kept()) {
+        let kept = old.filter(|old| mem::discriminant(&old.sink) == mem::discriminant(&self.sink));
+        let mut kept = kept.map(|old| old.sink.clone());
+        let mut kept: Vec<Option<&mut Hidden>> = kept.as_mut().map(SinkSpec::secrets).unwrap_or_default();
+        for (place, secret) in self.sink.secrets().into_iter().enumerate() {
+            let Some(secret) = secret.filter(|secret| secret.is_kept()) else { continue };
+            let old = kept.get_mut(place).and_then(Option::as_deref_mut);
             let none = || format!("a secret is '{}', and there is none to keep", Hidden::SHOWN);
-            *secret = old.and_then(|old| old.get(place)).cloned().ok_or_else(none)?;
+            secret.clone_from(old.ok_or_else(none)?);
         }
         Ok(())
     }
@@ -119,6 +130,7 @@ impl FeedSpec {
         }
         match &self.sink {
             SinkSpec::Webhook(webhook) => webhook.check(),
+            SinkSpec::Kafka(kafka) => kafka.check(),
         }
     }
 }

@@ -77,6 +77,9 @@ pub struct Checkpoint {
     pub written_ms: Option<u64>,
     /// When nothing was left to deliver for the last time.
     pub caught_up_ms: Option<u64>,
+    /// The next one, which holds if the sink has committed its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<Box<Checkpoint>>,
 }
 
 impl Checkpoint {
@@ -139,6 +142,7 @@ impl From<FeedError> for ApiError {
             | FeedError::Tables(_)
             | FeedError::Log(_)
             | FeedError::Corrupt { .. }
+            | FeedError::Sink(_)
             | FeedError::Lost => Self::internal(&error),
         }
     }
@@ -336,7 +340,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Moves a feed, if the lease still holds and the feed still is the one of `incarnation`.
+    /// Moves a feed, if the lease still holds, the feed still is the one of `incarnation`, and its checkpoint still is the one
+    /// of `revision`. Answers the new checkpoint's revision.
     ///
     /// # Errors
     /// [`FeedError::Lost`]; when it is not known whether it moved, the same call again tells.
@@ -344,8 +349,9 @@ impl Registry {
         &self,
         (app, name): (&AppId, &Name),
         lease: &Lease,
+        revision: u64,
         checkpoint: &Checkpoint,
-    ) -> Result<(), FeedError> {
+    ) -> Result<u64, FeedError> {
         let key = Key::Entry(app.clone(), name.clone());
         let at = Key::Checkpoint(app.clone(), name.clone());
         for _ in 0..ATTEMPTS {
@@ -356,12 +362,19 @@ impl Registry {
             let ops = vec![
                 lease.check(),
                 MetaOp::Check { key: key.encode(), revision: Some(entry.revision) },
+                MetaOp::Check { key: at.encode(), revision: Some(revision) },
                 MetaOp::Put { key: at.encode(), value: encode(checkpoint)? },
             ];
             match self.log.metadata().commit(ops).await {
-                Ok(_) => return Ok(()),
+                Ok(revision) => return Ok(revision),
                 // The entry was changed meanwhile, which does not matter.
                 Err(MetaError::Conflict { key: which }) if which == key.encode() => {}
+                // It may have moved when that was not known.
+                Err(MetaError::Conflict { key: which }) if which == at.encode() => {
+                    let stored: Option<Stored<Checkpoint>> = self.get(&at).await?;
+                    let ours = stored.filter(|stored| stored.record == *checkpoint).ok_or(FeedError::Lost)?;
+                    return Ok(ours.revision);
+                }
                 Err(MetaError::Conflict { .. }) => return Err(FeedError::Lost),
                 Err(error) => return Err(error.into()),
             }

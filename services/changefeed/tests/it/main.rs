@@ -10,6 +10,7 @@
 )]
 
 mod checker;
+mod kafka;
 mod reading;
 mod receiver;
 mod served;

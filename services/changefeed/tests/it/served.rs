@@ -8,7 +8,7 @@ use axum::http::{Request, StatusCode};
 use bigpeer_changefeed::{ChangefeedContext, ChangefeedSettings, router};
 use bigpeer_chassis::{ApiKeySpec, Catalogue, Name, Permissions, Shutdown, finish_router};
 use bigpeer_crdt::{DocId, Document, Editor, ObjectMode, TransactionBuilder, Value};
-use bigpeer_log::{AppendEntry, MemoryLog, TransactionLog};
+use bigpeer_log::{AppendEntry, MemoryLog, MetaOp, TransactionLog};
 use bigpeer_tables::{DocumentStore, Stores, TablesSettings};
 use bigpeer_types::{AppId, Clock, Hlc, HlcClock, IdGenerator, RandomIds, SiteId, SystemClock};
 use futures::StreamExt;
@@ -81,6 +81,18 @@ impl Served {
         let (stores, settings) = (Arc::clone(&self.stores) as _, self.context.settings.clone());
         let log = Arc::clone(&self.log) as _;
         ChangefeedContext::new(Arc::clone(&self.catalogue), log, stores, world, settings, Shutdown::new())
+    }
+
+    /// Is served by another process from now on.
+    pub(crate) fn with(&mut self, context: ChangefeedContext) {
+        self.router = finish_router(router(context.clone()), Arc::new(SystemClock), Arc::new(RandomIds));
+        self.context = context;
+    }
+
+    /// Forgets a key of the metadata space, as if it had never been.
+    pub(crate) async fn forget(&self, key: &str) {
+        let key = key.to_owned().into();
+        self.log.metadata().commit(vec![MetaOp::Delete { key }]).await.unwrap();
     }
 
     /// Asks the admin API of feeds.

@@ -275,7 +275,7 @@ async fn specs_that_cannot_work_are_refused() {
     let (status, again) = served.admin("PUT", "/f", made["spec"].clone()).await;
     assert_eq!((status, &again["createdAt"]), (200, &made["createdAt"]));
     let entry = served.context.registry().entry(&served.app, &crate::served::name("f")).await.unwrap().unwrap();
-    let bigpeer_changefeed::SinkSpec::Webhook(kept) = entry.record.spec.sink;
+    let bigpeer_changefeed::SinkSpec::Webhook(kept) = entry.record.spec.sink else { panic!("no webhook") };
     assert_eq!(kept.secrets[0].expose(), SECRET);
     assert_eq!(served.admin("GET", "", Json::Null).await.1["feeds"].as_array().unwrap().len(), 1);
 }

@@ -1,4 +1,5 @@
-//! The change feed over a log and an object store in memory: `cargo bench -p bigpeer-changefeed`. Prints `name value unit`.
+//! The change feed over a log and an object store in memory: `cargo bench -p bigpeer-kafka`. Prints `name value unit`. With
+//! `BIGPEER_BENCH_KAFKA=host:port` also to that broker, beside a bare producer of the same payload in the same run.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss, reason = "a benchmark")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
@@ -14,10 +15,14 @@ use bigpeer_changefeed::{
 };
 use bigpeer_chassis::{Access, ApiKeySpec, Catalogue, Name, Permissions, Shutdown};
 use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value};
+use bigpeer_kafka::Librdkafka;
 use bigpeer_log::{AppendEntry, MemoryLog, TransactionLog};
 use bigpeer_tables::{DocumentStore, Stores, TablesSettings};
 use bigpeer_types::{AppId, Clock, CollectionName, Hlc, HlcClock, IdGenerator, Lsn, RandomIds, SiteId, SystemClock};
 use object_store::memory::InMemory;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use serde_json::json;
 
 /// As in the server.
@@ -78,7 +83,8 @@ impl World {
         let settings = ChangefeedSettings { allow_private_receivers: true, ..ChangefeedSettings::default() };
         let stores = Arc::new(OneStore(Arc::clone(&store)));
         let context =
-            ChangefeedContext::new(catalogue, Arc::clone(&log) as _, stores, world, settings, Shutdown::new());
+            ChangefeedContext::new(catalogue, Arc::clone(&log) as _, stores, world, settings, Shutdown::new())
+                .with_kafka(Arc::new(Librdkafka));
         let clock = HlcClock::new(SiteId::new(1), Hlc::ZERO, Arc::new(SystemClock));
         Self { log, store, context, app, clock, seq: 0 }
     }
@@ -120,7 +126,8 @@ impl World {
         let running = tokio::spawn(run_feeds(self.context.clone()));
         loop {
             let checkpoint = self.context.registry().checkpoint(&self.app, &feed).await.unwrap().unwrap().record;
-            if checkpoint.cursor == head {
+            let committed = checkpoint.prepared.is_none();
+            if checkpoint.cursor == head && committed {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -177,6 +184,89 @@ async fn webhooks(world: &World) {
     server.abort();
 }
 
+/// A bare producer: the same number of messages of the same size, in transactions of the feed's size.
+fn bare(brokers: &str, size: usize) -> Duration {
+    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("transactional.id", "bench-bare")
+        .set("compression.type", "lz4")
+        .set("linger.ms", "2")
+        .set("batch.num.messages", "20000")
+        .create()
+        .unwrap();
+    producer.init_transactions(Duration::from_secs(10)).unwrap();
+    let payload = format!("{{{}}}", "\"dep_time\":1234,".repeat(size / 16));
+    let started = Instant::now();
+    for start in (0..DOCUMENTS).step_by(16_000) {
+        producer.begin_transaction().unwrap();
+        for n in start..(start + 16_000).min(DOCUMENTS) {
+            let key = n.to_string();
+            let record = || BaseRecord::<str, str>::to("bench-bare").key(key.as_str()).payload(payload.as_str());
+            while producer.send(record()).is_err() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        producer.commit_transaction(Duration::from_secs(30)).unwrap();
+    }
+    started.elapsed()
+}
+
+/// How long one change takes from durable to a consumer of committed messages.
+async fn latency(world: &mut World, brokers: &str) {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "bench")
+        .set("isolation.level", "read_committed")
+        .set("fetch.wait.max.ms", "100")
+        .create()
+        .unwrap();
+    let mut at = rdkafka::TopicPartitionList::new();
+    at.add_partition_offset("bench-latency", 0, rdkafka::Offset::Beginning).unwrap();
+    let spec = json!({"owner": "all", "sink":
+        {"type": "kafka", "brokers": brokers, "topic": "bench-latency", "create": {"partitions": 1}}});
+    let spec: FeedSpec = serde_json::from_value(spec).unwrap();
+    let cursor = Cursor::after(world.log.head(&world.app).await.unwrap());
+    world.context.registry().put(&world.app, &name("bench"), spec, &cursor).await.unwrap();
+    let running = tokio::spawn(run_feeds(world.context.clone()));
+    let mut took = Vec::new();
+    for n in 0..500 {
+        world.write(DOCUMENTS + n, DOCUMENTS + n + 1, 1).await;
+        let started = Instant::now();
+        if n == 0 {
+            // The topic is made when the feed begins.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            consumer.assign(&at).unwrap();
+        }
+        while tokio::task::block_in_place(|| consumer.poll(Duration::from_secs(10))).unwrap().is_err() {}
+        if n > 20 {
+            took.push(started.elapsed().as_secs_f64() * 1000.0);
+        }
+    }
+    running.abort();
+    world.context.registry().delete(&world.app, &name("bench")).await.unwrap();
+    took.sort_by(f64::total_cmp);
+    println!("feed_kafka_latency_p50 {:.1} ms", took[took.len() / 2]);
+    println!("feed_kafka_latency_p99 {:.1} ms", took[took.len() * 99 / 100]);
+}
+
+async fn kafka(world: &mut World, brokers: &str, size: u64) {
+    let size = usize::try_from(size).unwrap();
+    let mut shares = Vec::new();
+    // In turns, so that what else the machine does meets both.
+    for round in 0..3 {
+        let topic = format!("bench-feed-{round}");
+        let sink = json!({"type": "kafka", "brokers": brokers, "topic": topic, "create": {"partitions": 1}});
+        let took = world.deliver(sink, &Cursor::after(Lsn::ZERO)).await;
+        let feed = rate("feed_kafka_backlog", DOCUMENTS, took);
+        let address = brokers.to_owned();
+        let took = tokio::task::spawn_blocking(move || bare(&address, size)).await.unwrap();
+        shares.push(feed / rate("kafka_bare_producer", DOCUMENTS, took));
+    }
+    shares.sort_by(f64::total_cmp);
+    println!("feed_kafka_share_of_bare {:.2} ratio", shares[1]);
+    latency(world, brokers).await;
+}
+
 fn main() {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
         let mut world = World::new().await;
@@ -184,5 +274,8 @@ fn main() {
         let size = reading(&world).await;
         println!("feed_event_size {size} bytes");
         webhooks(&world).await;
+        if let Ok(brokers) = std::env::var("BIGPEER_BENCH_KAFKA") {
+            kafka(&mut world, &brokers, size).await;
+        }
     });
 }
