@@ -47,6 +47,10 @@ e2e: $(OPENSSL) $(PYTHON) $(PSQL) ## end-to-end tests through the real binary, b
 	$(TESTS) --test e2e -- --test-threads 2
 	$(PYTHON) scripts/contract.py --examples 30
 	$(PYTHON) scripts/sql_clients.py
+	$(PYTHON) scripts/feed_kafka.py --rows 20000
+
+feed-kafka: build $(PYTHON) ## the change feed to Kafka on a real broker: kills, outages, all 336,776 flights
+	$(PYTHON) scripts/feed_kafka.py
 
 sql-clients: build $(PYTHON) $(PSQL) ## SQL over Arrow Flight and PostgreSQL's protocol, with the clients that people have
 	$(PYTHON) scripts/sql_clients.py
@@ -134,4 +138,4 @@ $(PSQL):
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-.PHONY: help run build test unit sim-test sim e2e contract sql-clients demo bench bench-large bench-s3 differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean
+.PHONY: help run build test unit sim-test sim e2e contract feed-kafka sql-clients demo bench bench-large bench-s3 differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean

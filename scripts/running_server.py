@@ -68,7 +68,7 @@ class Server:
     def post(self, path, body, token=None, method="POST"):
         request = urllib.request.Request(
             f"{self.url}{path}",
-            json.dumps(body).encode(),
+            None if body is None else json.dumps(body).encode(),
             {"Content-Type": "application/json", "Authorization": f"Bearer {token or self.credentials['api_key']}"},
             method=method,
         )
@@ -85,13 +85,15 @@ class Server:
 
     def configure(self, collection, settings):
         """What is to be done with a collection besides keeping it."""
-        path = f"/admin/v1/apps/{self.credentials['app']}/collections/{collection}"
-        return self.post(path, settings, self.credentials["admin_token"], "PUT")
+        return self.admin("PUT", f"collections/{collection}", settings)
+
+    def admin(self, method, path, body=None):
+        """Asks the admin API about the app."""
+        return self.post(f"/admin/v1/apps/{self.credentials['app']}/{path}", body, self.credentials["admin_token"], method)
 
     def compact(self):
         """Folds everything into Parquet now."""
-        path = f"/admin/v1/apps/{self.credentials['app']}/compact"
-        return self.post(path, {}, self.credentials["admin_token"])
+        return self.admin("POST", "compact", {})
 
     def command(self, *args, **options):
         """Runs a client command of the binary; its standard output."""

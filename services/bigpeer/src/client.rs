@@ -217,6 +217,16 @@ impl Client {
         let sent = self.http.post(&url).bearer_auth(&self.api_key).json(body).send().await;
         accepted(&url, sent.map_err(|error| unreachable(&self.url, &error))?).await
     }
+
+    /// GETs a path below the app; the answer when it is a success.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or with what it says.
+    pub(crate) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<reqwest::Response, Failure> {
+        let url = format!("{}/{}/{path}", self.url, self.app);
+        let sent = self.http.get(&url).query(query).bearer_auth(&self.api_key).send().await;
+        accepted(&url, sent.map_err(|error| unreachable(&self.url, &error))?).await
+    }
 }
 
 /// The answer, if it is a success; else what it says.

@@ -8,6 +8,7 @@ mod dev_cert;
 mod doctor;
 mod export;
 mod failure;
+mod feed;
 mod import;
 mod output;
 mod peer;
@@ -65,6 +66,8 @@ enum Command {
     Sql(shell::SqlArgs),
     /// Make a certificate for local use
     DevCert(dev_cert::DevCertArgs),
+    /// Change feeds: follow what changes, and send it to webhooks and Kafka
+    Feed(feed::FeedArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -116,6 +119,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Dql(args) => shell::dql(args).await,
         Command::Sql(args) => shell::sql(args).await,
         Command::DevCert(args) => dev_cert::run(&args),
+        Command::Feed(args) => feed::run(args).await,
     }
 }
 

@@ -14,14 +14,25 @@ pub(super) fn context(parts: &Parts, allow_private_receivers: bool, is_alone: bo
     // Of an embedded log there is one process: what worked on a feed before was this one.
     let process = is_alone.then(|| "embedded".to_owned());
     let settings = ChangefeedSettings { allow_private_receivers, process, ..ChangefeedSettings::default() };
-    ChangefeedContext::new(
+    let context = ChangefeedContext::new(
         Arc::clone(&parts.catalogue),
         Arc::clone(&parts.log),
         Arc::clone(&parts.stores) as _,
         (Arc::clone(&parts.clock), Arc::clone(&parts.ids)),
         settings,
         parts.shutdown.clone(),
-    )
+    );
+    with_kafka(context)
+}
+
+#[cfg(feature = "kafka")]
+fn with_kafka(context: ChangefeedContext) -> ChangefeedContext {
+    context.with_kafka(Arc::new(bigpeer_kafka::Librdkafka))
+}
+
+#[cfg(not(feature = "kafka"))]
+const fn with_kafka(context: ChangefeedContext) -> ChangefeedContext {
+    context
 }
 
 /// Feeds as readers of the past.
