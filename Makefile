@@ -115,23 +115,31 @@ $(PYTHON): requirements.txt requirements-duckdb-delta.txt
 	.venv/bin/pip install --quiet --upgrade --target .venv/duckdb-delta --requirement requirements-duckdb-delta.txt
 	touch $@
 
+# Installs packages on Debian, also where it was never asked what there is.
+debian = { apt-get install --yes --no-install-recommends $(1) || \
+  { apt-get update && apt-get install --yes --no-install-recommends $(1); }; } 2>/dev/null
+
 $(LIBCLANG):
 	@mkdir -p $(@D)
 	@ldconfig -p | grep -q libclang || ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 || \
-	  apt-get install --yes --no-install-recommends libclang-dev || \
+	  $(call debian,libclang-dev) || \
 	  { echo "FoundationDB's bindings need libclang; install it (Debian: libclang-dev)"; exit 1; }
 	touch $@
 
+# What librdkafka is built with, besides what everything else is. On macOS its headers are looked for where Homebrew has them.
 $(OPENSSL):
 	@mkdir -p $(@D)
-	@pkg-config --exists openssl 2>/dev/null || ls /usr/include/openssl/ssl.h >/dev/null 2>&1 || \
-	  apt-get install --yes --no-install-recommends libssl-dev pkg-config || \
-	  { echo "Kafka's TLS needs OpenSSL's headers; install them (Debian: libssl-dev), or build with --features vendored-openssl"; exit 1; }
-	touch $@
+	@[ -n "$${OPENSSL_DIR:-}" ] || [ "$$(uname)" = Darwin ] || pkg-config --exists openssl 2>/dev/null || \
+	  $(call debian,libssl-dev pkg-config) || \
+	  { echo "feeds to Kafka need OpenSSL's headers, and pkg-config to find them; install both (Debian: libssl-dev pkg-config;" \
+	    "Fedora: openssl-devel pkgconf), or build without such feeds: cargo build --release -p bigpeer --no-default-features"; exit 1; }
+	@command -v g++ >/dev/null || command -v clang++ >/dev/null || command -v c++ >/dev/null || $(call debian,g++) || \
+	  { echo "feeds to Kafka need a C++ compiler; install one (Debian: g++; Fedora: gcc-c++)"; exit 1; }
+	@touch $@
 
 $(PSQL):
 	@mkdir -p $(@D)
-	@command -v psql >/dev/null || apt-get install --yes --no-install-recommends postgresql-client || \
+	@command -v psql >/dev/null || $(call debian,postgresql-client) || \
 	  { echo "the tests of PostgreSQL's protocol need psql; install it (Debian: postgresql-client)"; exit 1; }
 	touch $@
 
