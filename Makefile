@@ -65,6 +65,9 @@ demo: build $(PYTHON) ## the story on real data: two devices, SQL and DuckDB on 
 bench: build $(PYTHON) ## measure; prints ratios against baselines of the same run
 	$(PYTHON) scripts/bench.py $(BENCH_ARGS)
 
+bench-feed: $(OPENSSL) $(PYTHON) ## the change feed: events a second, webhooks, Kafka beside a bare producer, latency
+	$(PYTHON) scripts/bench_feed.py $(BENCH_ARGS)
+
 bench-large: build $(PYTHON) ## queries and requests on 6.7 million flights, beside DuckDB
 	$(PYTHON) scripts/bench_large.py $(BENCH_ARGS)
 
@@ -146,4 +149,4 @@ $(PSQL):
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-.PHONY: help run build test unit sim-test sim e2e contract feed-kafka sql-clients demo bench bench-large bench-s3 differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean
+.PHONY: help run build test unit sim-test sim e2e contract feed-kafka sql-clients demo bench bench-feed bench-large bench-s3 differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean

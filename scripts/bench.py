@@ -34,7 +34,14 @@ TARGETS = {
     "resident at rest": (150, False),
     "resident after import": (1_024, False),
     "ready after restart": (1, False),
+    "feed_snapshot_read": (100_000, True),
+    "feed_webhook_single": (3_000, True),
+    "feed_kafka_backlog": (60_000, True),
+    "feed_kafka_share_of_bare": (0.8, True),
+    "feed_outage_over_arrivals": (10, True),
+    "feed_kafka_latency_p99": (50, False),
 }
+FEEDS = ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-kafka", "--bench", "feeds"]
 
 
 class Report:
@@ -133,6 +140,12 @@ def measure_lines(report, command, folder=ROOT, environment=None):
             report.add(parts[0], float(parts[1]), parts[2], parts[3] if len(parts) > 3 else "")
 
 
+def measure_feeds(report, command=FEEDS):
+    """The change feed: reading it, to webhooks, and to a broker of its own."""
+    with Broker(ROOT / ".cache" / "bench-kafka") as broker:
+        measure_lines(report, command, environment={"BIGPEER_BENCH_KAFKA": broker.address})
+
+
 def machine():
     model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     memory = next(int(line.split()[1]) // 1024 // 1024 for line in open("/proc/meminfo") if line.startswith("MemTotal"))
@@ -172,12 +185,7 @@ def main():
     # The same work for automerge, loro and yrs: a workspace of its own, which the first run has to build.
     measure_lines(report, ["cargo", "run", "--quiet", "--release", "--locked"], ROOT / "tests" / "bench-crdt")
     measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-compactor", "--bench", "levels"])
-    with Broker(ROOT / ".cache" / "bench-kafka") as broker:
-        measure_lines(
-            report,
-            ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-kafka", "--bench", "feeds"],
-            environment={"BIGPEER_BENCH_KAFKA": broker.address},
-        )
+    measure_feeds(report)
     if options.compare:
         measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-log"])
     if options.write:

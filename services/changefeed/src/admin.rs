@@ -18,7 +18,7 @@ use crate::error::FeedError;
 use crate::lens::Lens;
 use crate::owner::NO_KAFKA;
 use crate::reader::everything;
-use crate::registry::{Asked, Entry, MAX_DEAD_LETTERS};
+use crate::registry::{Asked, Entry, MAX_DEAD_LETTERS, Retention};
 use crate::spec::{FeedSpec, SinkSpec};
 use crate::webhook::{self, Poster};
 
@@ -29,6 +29,7 @@ pub(crate) fn router() -> Router<Arc<ChangefeedContext>> {
     let at = |rest: &str| format!("{FEED}{rest}");
     Router::new()
         .route("/admin/v1/apps/{app}/feeds", get(list))
+        .route("/admin/v1/apps/{app}/feed-retention", get(get_retention).put(put_retention))
         .route(FEED, get(get_feed).put(put_feed).delete(delete_feed))
         .route(&at("/pause"), post(pause))
         .route(&at("/resume"), post(resume))
@@ -103,6 +104,28 @@ async fn list(State(context): Context, Path(app): Path<String>, headers: HeaderM
         feeds.push(describe(&context, &app, &name, &entry).await?);
     }
     Ok(Answer(json!({ "feeds": feeds })))
+}
+
+async fn get_retention(
+    State(context): Context,
+    Path(app): Path<String>,
+    headers: HeaderMap,
+) -> Result<Answer<Retention>, ApiError> {
+    let app = app_of(&context, &headers, &app)?;
+    Ok(Answer(context.feeds.registry.retention(&app).await?))
+}
+
+async fn put_retention(
+    State(context): Context,
+    Path(app): Path<String>,
+    headers: HeaderMap,
+    body: bytes::Bytes,
+) -> Result<Answer<Retention>, ApiError> {
+    let app = app_of(&context, &headers, &app)?;
+    let Json(retention) = Json::<Retention>::parse(&body)?;
+    retention.check().map_err(refuse)?;
+    context.feeds.registry.retain(&app, retention).await?;
+    Ok(Answer(retention))
 }
 
 async fn get_feed(

@@ -66,6 +66,9 @@ impl Feeds {
             let Some(stored) = self.registry.checkpoint(&app, &name).await? else { continue };
             let lag = self.lag(context, &app, &stored.record).await?;
             metrics::lag(&app, &name, &lag);
+            if let Some(at_ms) = stored.record.delivered_ms {
+                metrics::last_delivery(&app, &name, at_ms);
+            }
             let at = stored.record.cursor()?.position.whole();
             needed.entry(app).and_modify(|needed| *needed = at.min(*needed)).or_insert(at);
         }

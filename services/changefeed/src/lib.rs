@@ -53,7 +53,7 @@ pub use feeds::run_feeds;
 pub use kafka::{Buried, Compression, CreateTopic, Kafka, KafkaSpec, Mechanism, Opening, Sasl, Tls, Topic, TopicError};
 pub use lens::{Lens, MAX_SOURCES, On, Seen, Source, Values};
 pub use reader::{Batch, Reader, Start};
-pub use registry::{Asked, Checkpoint, Entry, Registry, Stored};
+pub use registry::{Asked, Checkpoint, Entry, Registry, Retention, Stored};
 pub use settings::ChangefeedSettings;
 pub use spec::{FeedSpec, Hidden, SinkSpec};
 pub use walker::{Walked, WalkedChange, Walker, WalkerSettings};

@@ -59,3 +59,10 @@ pub(crate) fn lag(app: &AppId, name: &Name, lag: &Lag) {
 pub(crate) fn no_lag(app: &AppId, name: &Name) {
     lag(app, name, &Lag::default());
 }
+
+/// When a feed delivered something last, in milliseconds since the epoch.
+#[allow(clippy::cast_precision_loss, reason = "milliseconds as seconds")]
+pub(crate) fn last_delivery(app: &AppId, name: &Name, at_ms: u64) {
+    let gauge = metrics::gauge!("bigpeer_feed_last_delivery_timestamp_seconds", &labels(app, name));
+    gauge.set(at_ms as f64 / 1000.0);
+}

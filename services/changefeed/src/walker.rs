@@ -27,8 +27,8 @@ use crate::images::Images;
 /// Most changes in what one call answers.
 const GROUP_CHANGES: usize = 512;
 
-/// About how many bytes of documents are read for one call.
-const GROUP_BYTES: usize = 16 << 20;
+/// About how many bytes of documents are read for one call. A few of what calls answer wait for a sink, twice as large as events.
+const GROUP_BYTES: usize = 4 << 20;
 
 /// How much a walker may hold, and which collections it looks at.
 #[derive(Clone, Debug)]

@@ -21,7 +21,7 @@ mod trim;
 
 pub use error::CompactorError;
 pub use policy::due;
-pub use readers::Readers;
+pub use readers::{Needed, Readers};
 pub use removal::{NewSite, Remover};
 pub use settings::CompactorSettings;
 
@@ -146,11 +146,11 @@ impl Compactor {
     }
 
     /// Asks what readers need, and keeps the manifests for it. What was trimmed already is needed no more.
-    async fn hold(&self) -> Result<Option<Lsn>, CompactorError> {
+    async fn hold(&self) -> Result<Option<Needed>, CompactorError> {
         let Some(readers) = &self.settings.readers else { return Ok(None) };
         let needed = readers.needed(self.store.app()).await.map_err(CompactorError::Readers)?;
         let trimmed = self.log.trimmed(self.store.app()).await?;
-        self.store.keep_from(needed.map(|needed| needed.max(trimmed)));
+        self.store.keep_from(needed.map(|needed| needed.after.max(trimmed)));
         Ok(needed)
     }
 

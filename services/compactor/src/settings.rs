@@ -22,10 +22,6 @@ pub struct CompactorSettings {
     pub keep_tail_flushes: usize,
     /// Who needs more of the log than that, and the manifests from which it can be read.
     pub readers: Option<Arc<dyn Readers>>,
-    /// How long more is kept for them.
-    pub keep_for_readers: Duration,
-    /// How much more is kept for them: bytes of changes, as they were in memory before they were flushed.
-    pub keep_bytes_for_readers: usize,
     /// How often attachments are looked for that nothing refers to.
     pub attachments_every: Duration,
     /// Flush once more at shutdown, so that the next start replays nothing.
@@ -43,8 +39,6 @@ impl Default for CompactorSettings {
             keep_tail: Duration::from_secs(600),
             keep_tail_flushes: 12,
             readers: None,
-            keep_for_readers: Duration::from_secs(24 * 3600),
-            keep_bytes_for_readers: 4 << 30,
             attachments_every: Duration::from_secs(6 * 3600),
             flush_at_shutdown: false,
             clock: Arc::new(SystemClock),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bigpeer_types::Lsn;
 
-use crate::CompactorSettings;
+use crate::{CompactorSettings, Needed};
 
 /// One flush.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +15,7 @@ struct Flush {
     /// Everything up to here is in segments since.
     lsn: Lsn,
     /// Bytes in memory of what it flushed.
-    bytes: usize,
+    bytes: u64,
 }
 
 /// The flushes of late, and when they were: what can be trimmed by and by.
@@ -23,8 +23,6 @@ struct Flush {
 pub(crate) struct Tail {
     keep: Duration,
     keep_flushes: usize,
-    keep_for_readers: Duration,
-    keep_bytes_for_readers: usize,
     flushes: VecDeque<Flush>,
 }
 
@@ -34,29 +32,26 @@ impl Tail {
         Self {
             keep: settings.keep_tail,
             keep_flushes: settings.keep_tail_flushes,
-            keep_for_readers: settings.keep_for_readers,
-            keep_bytes_for_readers: settings.keep_bytes_for_readers,
             flushes: VecDeque::from([Flush { at: settings.clock.monotonic(), lsn: flushed, bytes: 0 }]),
         }
     }
 
     /// Everything up to `lsn` is in segments since `now`; that was so many bytes in memory.
     pub(crate) fn flushed(&mut self, now: Duration, lsn: Lsn, bytes: usize) {
-        self.flushes.push_back(Flush { at: now, lsn, bytes });
+        self.flushes.push_back(Flush { at: now, lsn, bytes: bytes as u64 });
     }
 
-    /// Through where the log can be trimmed; none when there is nothing to trim. What comes after `needed` is kept for
-    /// a reader, up to the limits for that.
-    pub(crate) fn take_due(&mut self, now: Duration, needed: Option<Lsn>) -> Option<Lsn> {
+    /// Through where the log can be trimmed; none when there is nothing to trim. What is needed is kept up to its limits.
+    pub(crate) fn take_due(&mut self, now: Duration, needed: Option<Needed>) -> Option<Lsn> {
         let mut due = None;
-        let mut bytes: usize = self.flushes.iter().map(|flush| flush.bytes).sum();
+        let mut bytes: u64 = self.flushes.iter().map(|flush| flush.bytes).sum();
         while let Some(flush) = self.flushes.front() {
             let age = now.saturating_sub(flush.at);
             if self.flushes.len() <= self.keep_flushes && age < self.keep {
                 break;
             }
-            let is_needed = needed.is_some_and(|needed| needed < flush.lsn);
-            if is_needed && age < self.keep_for_readers && bytes < self.keep_bytes_for_readers {
+            let holds = |needed: Needed| needed.after < flush.lsn && age < needed.keep && bytes < needed.keep_bytes;
+            if needed.is_some_and(holds) {
                 break;
             }
             due = Some(flush.lsn);
@@ -99,8 +94,6 @@ mod tests {
         let settings = CompactorSettings {
             keep_tail: Duration::from_secs(10),
             keep_tail_flushes: 1,
-            keep_for_readers: Duration::from_secs(100),
-            keep_bytes_for_readers: 1_000,
             ..CompactorSettings::default()
         };
         let start = settings.clock.monotonic();
@@ -109,11 +102,17 @@ mod tests {
         for n in 1..=5 {
             tail.flushed(at(n), Lsn::new(n * 10, 0), 100);
         }
-        let needed = Some(Lsn::new(25, 0));
+        let needed = Some(Needed { after: Lsn::new(25, 0), keep: Duration::from_secs(100), keep_bytes: 1_000 });
         assert_eq!(tail.take_due(at(50), needed), Some(Lsn::new(20, 0)), "what comes after 25 can be read from 20 on");
         assert_eq!(tail.take_due(at(99), needed), None);
         assert_eq!(tail.take_due(at(103), needed), Some(Lsn::new(30, 0)), "too long");
         tail.flushed(at(103), Lsn::new(60, 0), 900);
         assert_eq!(tail.take_due(at(103), needed), Some(Lsn::new(50, 0)), "too much");
+        // Limits may change while it is kept.
+        tail.flushed(at(104), Lsn::new(70, 0), 100);
+        tail.flushed(at(105), Lsn::new(80, 0), 100);
+        let more = needed.map(|needed| Needed { keep: Duration::from_secs(1_000), keep_bytes: 2_000, ..needed });
+        assert_eq!(tail.take_due(at(300), more), None);
+        assert_eq!(tail.take_due(at(300), needed), Some(Lsn::new(80, 0)));
     }
 }

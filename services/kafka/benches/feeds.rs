@@ -1,6 +1,8 @@
-//! The change feed over a log and an object store in memory: `cargo bench -p bigpeer-kafka`. Prints `name value unit`. With
-//! `BIGPEER_BENCH_KAFKA=host:port` also to that broker, beside a bare producer of the same payload in the same run.
+//! The change feed over a log and an object store in memory (`make bench-feed`). Prints `name value unit beside`, with tabs in
+//! between. With `BIGPEER_BENCH_KAFKA=host:port` also to that broker, beside a bare producer of the same payload in the same run.
+//! `BIGPEER_BENCH_DOCUMENTS` is how many documents; without, 200,000.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss, reason = "a benchmark")]
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::sync::Arc;
@@ -31,6 +33,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const DOCUMENTS: u64 = 200_000;
 const PER_TRANSACTION: u64 = 100;
+/// Documents that arrive each second while a feed makes up for an outage.
+const ARRIVALS: f64 = 6_000.0;
+/// Requests at once.
+const CONCURRENCY: usize = 32;
+/// Transactions of one document each, of whose latencies the first few are left out: 500 are measured.
+const WRITES: u64 = 520;
+const WARM_UP: u64 = 20;
+
+fn documents() -> u64 {
+    std::env::var("BIGPEER_BENCH_DOCUMENTS").ok().map_or(DOCUMENTS, |text| text.parse().unwrap())
+}
 
 struct OneStore(Arc<DocumentStore>);
 
@@ -116,32 +129,46 @@ impl World {
         Reader::new(Arc::clone(&self.store), Arc::clone(&self.log) as _, lens, encoder, start)
     }
 
+    /// Makes a feed from `cursor` on, and works on it.
+    async fn feed(&self, sink: serde_json::Value, cursor: &Cursor) -> tokio::task::JoinHandle<()> {
+        let spec: FeedSpec = serde_json::from_value(json!({"owner": "all", "sink": sink})).unwrap();
+        self.context.registry().put(&self.app, &name("bench"), spec, cursor).await.unwrap();
+        tokio::spawn(run_feeds(self.context.clone()))
+    }
+
+    /// Whether the feed stands at the head.
+    async fn is_caught_up(&self) -> bool {
+        let head = Cursor::after(self.log.head(&self.app).await.unwrap()).to_string();
+        let stored = self.context.registry().checkpoint(&self.app, &name("bench")).await.unwrap();
+        let checkpoint = stored.unwrap().record;
+        checkpoint.cursor == head && checkpoint.prepared.is_none()
+    }
+
+    async fn end(&self, running: tokio::task::JoinHandle<()>) {
+        self.context.registry().delete(&self.app, &name("bench")).await.unwrap();
+        running.abort();
+    }
+
     /// Makes a feed from `cursor` on, works on it, and waits until it stands at the head.
     async fn deliver(&self, sink: serde_json::Value, cursor: &Cursor) -> Duration {
-        let spec: FeedSpec = serde_json::from_value(json!({"owner": "all", "sink": sink})).unwrap();
-        let feed = name("bench");
-        self.context.registry().put(&self.app, &feed, spec, cursor).await.unwrap();
-        let head = Cursor::after(self.log.head(&self.app).await.unwrap()).to_string();
         let started = Instant::now();
-        let running = tokio::spawn(run_feeds(self.context.clone()));
-        loop {
-            let checkpoint = self.context.registry().checkpoint(&self.app, &feed).await.unwrap().unwrap().record;
-            let committed = checkpoint.prepared.is_none();
-            if checkpoint.cursor == head && committed {
-                break;
-            }
+        let running = self.feed(sink, cursor).await;
+        while !self.is_caught_up().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let took = started.elapsed();
-        self.context.registry().delete(&self.app, &feed).await.unwrap();
-        running.abort();
+        self.end(running).await;
         took
     }
 }
 
+fn show(what: &str, value: f64, unit: &str, beside: &str) {
+    println!("{what}\t{value:.2}\t{unit}\t{beside}");
+}
+
 fn rate(what: &str, count: u64, took: Duration) -> f64 {
     let rate = count as f64 / took.as_secs_f64();
-    println!("{what} {rate:.0} events/s");
+    show(what, rate, "events/s", "");
     rate
 }
 
@@ -155,7 +182,7 @@ async fn read_all(mut reader: Reader, to: Lsn) -> (u64, u64) {
     (events, bytes)
 }
 
-async fn reading(world: &World) -> u64 {
+async fn reading(world: &World) -> usize {
     let head = world.log.head(&world.app).await.unwrap();
     let started = Instant::now();
     let (events, bytes) = read_all(world.reader(Start::At(Cursor::after(Lsn::ZERO))), head).await;
@@ -163,10 +190,25 @@ async fn reading(world: &World) -> u64 {
     let started = Instant::now();
     let (events, _) = read_all(world.reader(Start::Snapshot), head).await;
     rate("feed_snapshot_read", events, started.elapsed());
-    bytes / events
+    usize::try_from(bytes / events).unwrap()
 }
 
-async fn webhooks(world: &World) {
+/// A client alone: the same number of requests of the same size, as many at once.
+async fn bare_posts(url: &str, size: usize, count: u64) -> Duration {
+    let client = reqwest::Client::builder().tcp_nodelay(true).no_proxy().build().unwrap();
+    let payload = bytes::Bytes::from(vec![b'x'; size]);
+    let left = AtomicU64::new(count);
+    let started = Instant::now();
+    let lane = async || {
+        while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            client.post(url).body(payload.clone()).send().await.unwrap().bytes().await.unwrap();
+        }
+    };
+    futures::future::join_all((0..CONCURRENCY).map(|_| lane())).await;
+    started.elapsed()
+}
+
+async fn webhooks(world: &World, size: usize) {
     let taken = Arc::new(AtomicU64::new(0));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
@@ -175,17 +217,28 @@ async fn webhooks(world: &World) {
     });
     let router = Router::new().route("/hook", hook).with_state(Arc::clone(&taken));
     let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    let sink = json!({"type": "webhook", "url": url, "secrets": ["a secret that is long enough"], "concurrency": 32});
-    // The last twentieth of the backlog.
-    let from = world.reader(Start::Now).cursor().position.lsn;
-    let cursor = Cursor::after(Lsn::new(from.version - DOCUMENTS / PER_TRANSACTION / 20, from.order));
-    let took = world.deliver(sink, &cursor).await;
-    rate("feed_webhook_single", taken.load(Ordering::Relaxed), took);
+    let sink = json!({"type": "webhook", "url": url, "secrets": ["a secret that is long enough"],
+        "concurrency": CONCURRENCY});
+    // The last twentieth of the backlog, or all of a small one.
+    let head = world.reader(Start::Now).cursor().position.lsn;
+    let back = (documents() / PER_TRANSACTION / 20).max(10).min(head.version - 1);
+    let cursor = Cursor::after(Lsn::new(head.version - back, head.order));
+    let mut shares = Vec::new();
+    for _ in 0..3 {
+        taken.store(0, Ordering::Relaxed);
+        let took = world.deliver(sink.clone(), &cursor).await;
+        let count = taken.load(Ordering::Relaxed);
+        let feed = rate("feed_webhook_single", count, took);
+        shares.push(feed / rate("bare_post", count, bare_posts(&url, size, count).await));
+    }
+    shares.sort_by(f64::total_cmp);
+    show("feed_webhook_share_of_bare", shares[1], "ratio", "the middle of three, each beside posts of the same size");
     server.abort();
 }
 
 /// A bare producer: the same number of messages of the same size, in transactions of the feed's size.
 fn bare(brokers: &str, size: usize) -> Duration {
+    let documents = documents();
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("transactional.id", "bench-bare")
@@ -197,9 +250,9 @@ fn bare(brokers: &str, size: usize) -> Duration {
     producer.init_transactions(Duration::from_secs(10)).unwrap();
     let payload = format!("{{{}}}", "\"dep_time\":1234,".repeat(size / 16));
     let started = Instant::now();
-    for start in (0..DOCUMENTS).step_by(16_000) {
+    for start in (0..documents).step_by(16_000) {
         producer.begin_transaction().unwrap();
-        for n in start..(start + 16_000).min(DOCUMENTS) {
+        for n in start..(start + 16_000).min(documents) {
             let key = n.to_string();
             let record = || BaseRecord::<str, str>::to("bench-bare").key(key.as_str()).payload(payload.as_str());
             while producer.send(record()).is_err() {
@@ -209,6 +262,27 @@ fn bare(brokers: &str, size: usize) -> Duration {
         producer.commit_transaction(Duration::from_secs(30)).unwrap();
     }
     started.elapsed()
+}
+
+/// A feed that was away makes up for it while changes keep arriving: everything until now is what arrived meanwhile.
+async fn outage(world: &mut World, brokers: &str) {
+    let sink = json!({"type": "kafka", "brokers": brokers, "topic": "bench-outage", "create": {"partitions": 1}});
+    let started = Instant::now();
+    let running = world.feed(sink, &Cursor::after(Lsn::ZERO)).await;
+    let (from, mut written) = (documents(), 0);
+    while !world.is_caught_up().await {
+        let due = (started.elapsed().as_secs_f64() * ARRIVALS) as u64;
+        if due < written + PER_TRANSACTION {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            continue;
+        }
+        world.write(from + written, from + written + PER_TRANSACTION, PER_TRANSACTION).await;
+        written += PER_TRANSACTION;
+    }
+    let took = started.elapsed().as_secs_f64();
+    world.end(running).await;
+    let beside = format!("{} events waited, {written} arrived in the {took:.1} s until none did", documents());
+    show("feed_outage_over_arrivals", (documents() + written) as f64 / took / ARRIVALS, "ratio", &beside);
 }
 
 /// How long one change takes from durable to a consumer of committed messages.
@@ -222,58 +296,61 @@ async fn latency(world: &mut World, brokers: &str) {
         .unwrap();
     let mut at = rdkafka::TopicPartitionList::new();
     at.add_partition_offset("bench-latency", 0, rdkafka::Offset::Beginning).unwrap();
-    let spec = json!({"owner": "all", "sink":
-        {"type": "kafka", "brokers": brokers, "topic": "bench-latency", "create": {"partitions": 1}}});
-    let spec: FeedSpec = serde_json::from_value(spec).unwrap();
     let cursor = Cursor::after(world.log.head(&world.app).await.unwrap());
-    world.context.registry().put(&world.app, &name("bench"), spec, &cursor).await.unwrap();
-    let running = tokio::spawn(run_feeds(world.context.clone()));
+    let sink = json!({"type": "kafka", "brokers": brokers, "topic": "bench-latency", "create": {"partitions": 1}});
+    let running = world.feed(sink, &cursor).await;
     let mut took = Vec::new();
-    for n in 0..500 {
-        world.write(DOCUMENTS + n, DOCUMENTS + n + 1, 1).await;
+    for n in 0..WRITES {
+        world.write(n, n + 1, 1).await;
         let started = Instant::now();
         if n == 0 {
             // The topic is made when the feed begins.
-            tokio::time::sleep(Duration::from_secs(3)).await;
+            while !world.is_caught_up().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             consumer.assign(&at).unwrap();
         }
         while tokio::task::block_in_place(|| consumer.poll(Duration::from_secs(10))).unwrap().is_err() {}
-        if n > 20 {
+        if n >= WARM_UP {
             took.push(started.elapsed().as_secs_f64() * 1000.0);
         }
     }
-    running.abort();
-    world.context.registry().delete(&world.app, &name("bench")).await.unwrap();
+    world.end(running).await;
     took.sort_by(f64::total_cmp);
-    println!("feed_kafka_latency_p50 {:.1} ms", took[took.len() / 2]);
-    println!("feed_kafka_latency_p99 {:.1} ms", took[took.len() * 99 / 100]);
+    show("feed_kafka_latency_p50", took[took.len() / 2], "ms", "from durable to a consumer of committed messages");
+    show("feed_kafka_latency_p99", took[took.len() * 99 / 100], "ms", "");
 }
 
-async fn kafka(world: &mut World, brokers: &str, size: u64) {
-    let size = usize::try_from(size).unwrap();
+async fn kafka(world: &mut World, brokers: &str, size: usize) {
     let mut shares = Vec::new();
     // In turns, so that what else the machine does meets both.
     for round in 0..3 {
         let topic = format!("bench-feed-{round}");
         let sink = json!({"type": "kafka", "brokers": brokers, "topic": topic, "create": {"partitions": 1}});
         let took = world.deliver(sink, &Cursor::after(Lsn::ZERO)).await;
-        let feed = rate("feed_kafka_backlog", DOCUMENTS, took);
+        let feed = rate("feed_kafka_backlog", documents(), took);
         let address = brokers.to_owned();
         let took = tokio::task::spawn_blocking(move || bare(&address, size)).await.unwrap();
-        shares.push(feed / rate("kafka_bare_producer", DOCUMENTS, took));
+        shares.push(feed / rate("kafka_bare_producer", documents(), took));
     }
     shares.sort_by(f64::total_cmp);
-    println!("feed_kafka_share_of_bare {:.2} ratio", shares[1]);
+    show(
+        "feed_kafka_share_of_bare",
+        shares[1],
+        "ratio",
+        "the middle of three, each beside a producer of the same payload",
+    );
+    outage(world, brokers).await;
     latency(world, brokers).await;
 }
 
 fn main() {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
         let mut world = World::new().await;
-        world.write(0, DOCUMENTS, PER_TRANSACTION).await;
+        world.write(0, documents(), PER_TRANSACTION).await;
         let size = reading(&world).await;
-        println!("feed_event_size {size} bytes");
-        webhooks(&world).await;
+        show("feed_event_size", size as f64, "bytes", "");
+        webhooks(&world, size).await;
         if let Ok(brokers) = std::env::var("BIGPEER_BENCH_KAFKA") {
             kafka(&mut world, &brokers, size).await;
         }

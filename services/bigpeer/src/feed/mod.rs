@@ -44,6 +44,8 @@ enum FeedCommand {
     Snapshot(SnapshotArgs),
     /// Delete a feed
     Delete(DeleteArgs),
+    /// Show, or change, how much of the app's past is kept for feeds that lag
+    Retention(RetentionArgs),
     /// Follow the changes of the app, one event a line, without a feed
     Tail(TailArgs),
 }
@@ -126,6 +128,23 @@ struct DeleteArgs {
     admin: AdminArgs,
 }
 
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  bigpeer feed retention                               what is kept at most
+  bigpeer feed retention --secs 604800                 for a week
+  bigpeer feed retention --bytes 107374182400          for 100 GiB of changes
+A feed that lags more reads its collections anew.")]
+struct RetentionArgs {
+    /// How long changes are kept, in seconds
+    #[arg(long, value_name = "SECS")]
+    secs: Option<u64>,
+    /// How many changes are kept, in bytes
+    #[arg(long, value_name = "BYTES")]
+    bytes: Option<u64>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
 /// `bigpeer feed`.
 pub(crate) async fn run(args: FeedArgs) -> Result<(), Failure> {
     match args.command {
@@ -145,6 +164,7 @@ pub(crate) async fn run(args: FeedArgs) -> Result<(), Failure> {
             line(&ask(&admin, Method::POST, &name, "/snapshot", Some(&body)).await?)
         }
         FeedCommand::Delete(DeleteArgs { name, admin }) => ask(&admin, Method::DELETE, &name, "", None).await.map(drop),
+        FeedCommand::Retention(args) => retention(&args).await,
         FeedCommand::Tail(args) => tail::run(args).await,
     }
 }
@@ -166,6 +186,21 @@ async fn ask(
 async fn create(args: &CreateArgs) -> Result<Value, Failure> {
     let spec = args.spec()?;
     ask(&args.admin, Method::PUT, &args.name, "", Some(&spec)).await
+}
+
+async fn retention(args: &RetentionArgs) -> Result<(), Failure> {
+    const PATH: &str = "feed-retention";
+    let admin = args.admin.resolve()?;
+    let mut kept = admin.ask(Method::GET, PATH, None).await?;
+    for (what, asked) in [("secs", args.secs), ("bytes", args.bytes)] {
+        if let Some(asked) = asked {
+            kept[what] = json!(asked);
+        }
+    }
+    if args.secs.is_some() || args.bytes.is_some() {
+        kept = admin.ask(Method::PUT, PATH, Some(&kept)).await?;
+    }
+    output::line(&format!("{} s\t{} bytes", kept["secs"], kept["bytes"]))
 }
 
 fn show(feed: &Value) -> Result<(), Failure> {

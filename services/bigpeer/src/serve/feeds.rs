@@ -1,11 +1,12 @@
 //! Change feeds: what they need of the other roles, and what they keep the compactor from giving up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use bigpeer_changefeed::{ChangefeedContext, ChangefeedSettings, Registry};
-use bigpeer_compactor::Readers;
-use bigpeer_types::{AppId, Lsn};
+use bigpeer_changefeed::{ChangefeedContext, ChangefeedSettings, FeedError, Registry};
+use bigpeer_compactor::{Needed, Readers};
+use bigpeer_types::AppId;
 
 use super::Parts;
 
@@ -41,7 +42,10 @@ pub(super) struct FeedReaders(pub(super) Registry);
 
 #[async_trait]
 impl Readers for FeedReaders {
-    async fn needed(&self, app: &AppId) -> Result<Option<Lsn>, String> {
-        self.0.needed(app).await.map_err(|error| error.to_string())
+    async fn needed(&self, app: &AppId) -> Result<Option<Needed>, String> {
+        let told = |error: FeedError| error.to_string();
+        let Some(after) = self.0.needed(app).await.map_err(told)? else { return Ok(None) };
+        let kept = self.0.retention(app).await.map_err(told)?;
+        Ok(Some(Needed { after, keep: Duration::from_secs(kept.secs), keep_bytes: kept.bytes }))
     }
 }

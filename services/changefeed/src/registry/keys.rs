@@ -16,6 +16,8 @@ pub(crate) enum Key {
     DeadLetter(AppId, Name, String),
     /// `feeds/dead-bodies/{app}/{name}/{id}/{part:06}`: a part of what was to be sent. As long as the letter.
     DeadBody(AppId, Name, String, u32),
+    /// `feeds/retention/{app}`: how much of the app's past is kept for its feeds; none: as by default. For ever.
+    Retention(AppId),
 }
 
 /// What every entry's key starts with.
@@ -43,6 +45,7 @@ impl Key {
             Self::Checkpoint(app, name) => format!("feeds/cursors/{app}/{name}"),
             Self::DeadLetter(app, name, id) => format!("feeds/dead/{app}/{name}/{id}"),
             Self::DeadBody(app, name, id, part) => format!("feeds/dead-bodies/{app}/{name}/{id}/{part:06}"),
+            Self::Retention(app) => format!("feeds/retention/{app}"),
         };
         text.into()
     }
@@ -52,6 +55,7 @@ impl Key {
         Some(match parts.as_slice() {
             ["feeds", "entries", app, name] => Self::Entry(app.parse().ok()?, name.parse().ok()?),
             ["feeds", "cursors", app, name] => Self::Checkpoint(app.parse().ok()?, name.parse().ok()?),
+            ["feeds", "retention", app] => Self::Retention(app.parse().ok()?),
             ["feeds", "dead", app, name, id] => Self::DeadLetter(app.parse().ok()?, name.parse().ok()?, letter(id)?),
             ["feeds", "dead-bodies", app, name, id, part] if part.len() == 6 => {
                 let number = part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())??;
@@ -81,6 +85,7 @@ mod tests {
             (app(), name()).prop_map(|(app, name)| Key::Entry(app, name)),
             (app(), name()).prop_map(|(app, name)| Key::Checkpoint(app, name)),
             (app(), name(), id()).prop_map(|(app, name, id)| Key::DeadLetter(app, name, id)),
+            app().prop_map(Key::Retention),
             (app(), name(), id(), 0..1_000_000_u32)
                 .prop_map(|(app, name, id, part)| Key::DeadBody(app, name, id, part)),
         ]

@@ -7,6 +7,7 @@
 
 mod dead;
 mod keys;
+mod retention;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use crate::error::FeedError;
 use crate::spec::FeedSpec;
 pub(crate) use dead::{DeadLetter, MAX_DEAD_LETTERS};
 use keys::Key;
+pub use retention::Retention;
 
 /// The version of stored records.
 const VERSION: u32 = 1;

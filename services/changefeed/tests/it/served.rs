@@ -37,6 +37,8 @@ pub(crate) struct Served {
     pub(crate) app: AppId,
     pub(crate) key: String,
     admin: String,
+    /// One for all writes: of two in the same millisecond the second is the later one.
+    writer: HlcClock,
     seq: u64,
 }
 
@@ -69,7 +71,9 @@ pub(crate) async fn serve_at(clock: Arc<dyn Clock>, settings: ChangefeedSettings
         Shutdown::new(),
     );
     let router = finish_router(router(context.clone()), Arc::new(SystemClock), Arc::new(RandomIds));
-    let mut served = Served { log, store, catalogue, stores, context, router, app, key: String::new(), admin, seq: 0 };
+    let writer = HlcClock::new(SiteId::new(1), Hlc::ZERO, Arc::new(SystemClock));
+    let key = String::new();
+    let mut served = Served { log, store, catalogue, stores, context, router, app, key, admin, writer, seq: 0 };
     served.key = served.key("all", Permissions::all()).await;
     served
 }
@@ -97,7 +101,16 @@ impl Served {
 
     /// Asks the admin API of feeds.
     pub(crate) async fn admin(&self, method: &str, path: &str, body: Json) -> (u16, Json) {
-        let uri = format!("/admin/v1/apps/{}/feeds{path}", self.app);
+        self.admin_at(method, &format!("feeds{path}"), body).await
+    }
+
+    /// Asks the admin API how much is kept for feeds.
+    pub(crate) async fn retention(&self, method: &str, body: Json) -> (u16, Json) {
+        self.admin_at(method, "feed-retention", body).await
+    }
+
+    async fn admin_at(&self, method: &str, path: &str, body: Json) -> (u16, Json) {
+        let uri = format!("/admin/v1/apps/{}/{path}", self.app);
         let request =
             Request::builder().method(method).uri(uri).header("authorization", format!("Bearer {}", self.admin));
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
@@ -119,9 +132,8 @@ impl Served {
     }
 
     pub(crate) async fn put(&mut self, of: &str, id: i64, fields: Json) {
-        let mut clock = HlcClock::new(SiteId::new(1), Hlc::new(1_000 + self.seq, 0), Arc::new(SystemClock));
         let nothing = Document::new();
-        let mut editor = Editor::new(&nothing, &mut clock);
+        let mut editor = Editor::new(&nothing, &mut self.writer);
         editor.insert(&object(fields), ObjectMode::Map).unwrap();
         let mut builder = TransactionBuilder::new();
         let id = DocId::from_value(&Value::Int(id)).unwrap();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bigpeer_changefeed::{ChangefeedSettings, run_feeds};
 use bigpeer_chassis::{Access, Permissions};
+use bigpeer_log::TransactionLog;
 use bigpeer_types::{Clock, ManualClock};
 use serde_json::{Value as Json, json};
 
@@ -247,6 +248,55 @@ async fn processes_take_a_feed_over_from_each_other_and_nothing_is_lost() {
         receiver.has((round as usize + 1) * 20).await;
     }
     check_order(&receiver.taken());
+}
+
+#[tokio::test]
+async fn two_processes_that_believe_in_a_feed_forget_nothing_and_keep_the_order() {
+    let down = Arc::new(AtomicBool::new(true));
+    let seen = Arc::clone(&down);
+    let receiver =
+        Receiver::start(move |_, _| if seen.load(Ordering::SeqCst) { Act::Answer(503) } else { Act::Take }).await;
+    // Long enough for both to work: the first renews its lease after a minute, and notices then, or when it has something to note.
+    let settings = ChangefeedSettings { lease: std::time::Duration::from_secs(180), ..allowing() };
+    let mut served = serve(settings).await;
+    make(&served, &receiver.url(), json!({}), json!({})).await;
+    let (log, lease) = (Arc::clone(&served.log), format!("lease/feeds/{}/f", served.app));
+    let owner =
+        async || until("somebody owns it", async || log.metadata().get(lease.as_bytes()).await.unwrap()).await.revision;
+    let first = tokio::spawn(run_feeds(served.another()));
+    let before = owner().await;
+    write(&mut served, 0, 20).await;
+    until("the first has tried", async || (receiver.requests() > 0).then_some(())).await;
+    served.forget(&lease).await;
+    let second = tokio::spawn(run_feeds(served.another()));
+    assert_ne!(owner().await, before);
+    down.store(false, Ordering::SeqCst);
+    receiver.has(20).await;
+    until("both have delivered", async || (receiver.taken().len() > 20).then_some(())).await;
+    write(&mut served, 20, 60).await;
+    check_order(&receiver.has(60).await);
+    assert_eq!(settled(&served).await["state"], "running");
+    first.abort();
+    second.abort();
+}
+
+#[tokio::test]
+async fn what_is_kept_for_feeds_is_said_by_the_app() {
+    let served = serve(allowing()).await;
+    assert_eq!(served.retention("GET", Json::Null).await, (200, json!({"secs": 86_400, "bytes": 4_294_967_296_u64})));
+    let week = json!({"secs": 604_800, "bytes": 1_000_000});
+    assert_eq!(served.retention("PUT", week.clone()).await, (200, week.clone()));
+    assert_eq!(served.retention("GET", Json::Null).await, (200, week));
+    for (bad, word) in [
+        (json!({"secs": 1}), "bytes"),
+        (json!({"secs": 90 * 86_400 + 1, "bytes": 1}), "90 days"),
+        (json!({"secs": 1, "bytes": (1_u64 << 40) + 1}), "1 TiB"),
+        (json!({"secs": -1, "bytes": 1}), "`-1`"),
+        (json!({"secs": 1, "bytes": 1, "forever": true}), "forever"),
+    ] {
+        let (status, answer) = served.retention("PUT", bad.clone()).await;
+        assert!(status == 400 && answer.to_string().contains(word), "{bad}: {status} {answer}");
+    }
 }
 
 #[tokio::test]

@@ -6,9 +6,11 @@
     clippy::panic,
     clippy::wildcard_enum_match_arm,
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
     reason = "a test that cannot go on says so by panicking"
 )]
 
 mod broker;
+mod feeds;
 mod mock;
 mod world;

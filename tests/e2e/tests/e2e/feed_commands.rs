@@ -54,6 +54,10 @@ async fn a_feed_is_made_listed_paused_resumed_rewound_and_deleted() {
     said(&server, &["feed", "delete", "hook"]);
     assert_eq!(said(&server, &["feed", "list"]), "");
 
+    assert_eq!(said(&server, &["feed", "retention"]), "86400 s\t4294967296 bytes\n");
+    assert_eq!(said(&server, &["feed", "retention", "--secs", "3600"]), "3600 s\t4294967296 bytes\n");
+    assert_eq!(said(&server, &["feed", "retention"]), "3600 s\t4294967296 bytes\n");
+
     for (args, word) in [
         (&["feed", "show", "nothing"][..], "no feed 'nothing'"),
         (&["feed", "pause", "../x"], "no name of a feed"),
@@ -61,6 +65,7 @@ async fn a_feed_is_made_listed_paused_resumed_rewound_and_deleted() {
         (&["feed", "create", "f", "--owner", "nobody", "--kafka", "127.0.0.1:9", "--topic", "t"], "owner"),
         (&["feed", "create", "f", "--kafka", "127.0.0.1:9", "--topic", "a b"], "not a topic"),
         (&["feed", "create", "f"], "where does it go"),
+        (&["feed", "retention", "--secs", "99999999999"], "90 days"),
     ] {
         let why = refused(&server, args);
         assert!(why.contains(word) && !why.contains("panicked"), "{args:?}: {why}");
