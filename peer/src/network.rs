@@ -32,7 +32,7 @@ pub trait Network: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Sends `POST url` with a bearer token and an empty body. Answers status and body.
+    /// Sends `POST url` with a bearer token and `body`, which is JSON. Answers status and body.
     ///
     /// # Errors
     /// [`PeerError::Unreachable`] when no answer came within `timeout`.
@@ -40,6 +40,7 @@ pub trait Network: Send + Sync + fmt::Debug {
         &'a self,
         url: &'a str,
         bearer: &'a Secret,
+        body: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<(u16, Bytes), PeerError>>;
 }
@@ -89,6 +90,7 @@ impl Network for SystemNetwork {
         &'a self,
         url: &'a str,
         bearer: &'a Secret,
+        body: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<(u16, Bytes), PeerError>> {
         async move {
@@ -97,7 +99,7 @@ impl Network for SystemNetwork {
                 .redirect(reqwest::redirect::Policy::none())
                 .build()
                 .map_err(|error| unreachable(&error))?;
-            let sent = client.post(url).bearer_auth(bearer.reveal()).send().await;
+            let sent = client.post(url).bearer_auth(bearer.reveal()).body(body).send().await;
             let response = sent.map_err(|error| unreachable(&error))?;
             let status = response.status().as_u16();
             Ok((status, response.bytes().await.map_err(|error| unreachable(&error))?))

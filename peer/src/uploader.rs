@@ -10,7 +10,9 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::session::{After, Backoff, Endpoint, Link, after_close, device, log_in, refresh, told};
+use crate::session::{
+    After, Backoff, Endpoint, Link, after_close, device, log_in_without_refresh_token, refresh, told,
+};
 use crate::{ConnectSettings, Credentials, PeerError, Secret};
 
 /// Bytes of transactions that are pushed and not acknowledged; a push beyond waits.
@@ -78,7 +80,7 @@ impl Uploader {
                 UploaderState { site: login.site, token: login.token.token }
             }
             (None, Credentials::ApiKey(key)) => {
-                let login = log_in(&endpoint, key, &settings).await?;
+                let login = log_in_without_refresh_token(&endpoint, key, &settings).await?;
                 UploaderState { site: login.site, token: login.token.token }
             }
             (_, Credentials::Token { site, token }) => UploaderState { site: *site, token: token.clone() },

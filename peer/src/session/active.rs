@@ -278,7 +278,7 @@ impl<'r> Active<'r> {
         let renewing = async move {
             let endpoint = Endpoint::new(&settings.url, &settings.app)?;
             let token = store.read(|tables| tables.token()).await?.ok_or(PeerError::NoSite)?;
-            refresh(&endpoint, &token.token, &settings).await
+            refresh(&endpoint, token.for_the_next(), &settings).await
         };
         self.renewing = Some(renewing.boxed());
     }

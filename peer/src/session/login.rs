@@ -1,6 +1,7 @@
-//! Login over HTTP: an API key becomes a site and a token, an old token a new one.
+//! Login over HTTP: an API key becomes a site and a token, a refresh token the next token.
 
 use bigpeer_types::{AppId, SiteId};
+use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::store::Token;
@@ -66,6 +67,8 @@ struct Answer {
     site: SiteId,
     access_token: String,
     expires_at: u64,
+    #[serde(default)]
+    refresh_token: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -78,26 +81,42 @@ struct FailureBody {
     message: String,
 }
 
-/// A new site for an API key.
+/// A new site for an API key, or the site of `previous`, an access token of before, where the server knows it.
 pub(crate) async fn log_in(
+    endpoint: &Endpoint,
+    api_key: &Secret,
+    previous: Option<&Secret>,
+    settings: &ConnectSettings,
+) -> Result<Login, PeerError> {
+    let body = serde_json::json!({"previous": previous.map(Secret::reveal)}).to_string();
+    ask(&endpoint.auth("login"), api_key, body.into(), settings).await
+}
+
+/// [`log_in`] for who keeps one token only, and shows it for the next.
+pub(crate) async fn log_in_without_refresh_token(
     endpoint: &Endpoint,
     api_key: &Secret,
     settings: &ConnectSettings,
 ) -> Result<Login, PeerError> {
-    ask(&endpoint.auth("login"), api_key, settings).await
+    ask(&endpoint.auth("login"), api_key, Bytes::new(), settings).await
 }
 
-/// A new token for the site of an old one.
-pub(crate) async fn refresh(endpoint: &Endpoint, old: &Secret, settings: &ConnectSettings) -> Result<Login, PeerError> {
-    ask(&endpoint.auth("refresh"), old, settings).await
+/// The next token for the same site: `last` is a refresh token, or the last access token where there is none.
+pub(crate) async fn refresh(
+    endpoint: &Endpoint,
+    last: &Secret,
+    settings: &ConnectSettings,
+) -> Result<Login, PeerError> {
+    ask(&endpoint.auth("refresh"), last, Bytes::new(), settings).await
 }
 
-async fn ask(url: &str, bearer: &Secret, settings: &ConnectSettings) -> Result<Login, PeerError> {
-    let (status, body) = settings.network.post(url, bearer, settings.connect_timeout).await?;
+async fn ask(url: &str, bearer: &Secret, body: Bytes, settings: &ConnectSettings) -> Result<Login, PeerError> {
+    let (status, body) = settings.network.post(url, bearer, body, settings.connect_timeout).await?;
     if (200..300).contains(&status) {
-        let Answer { site, access_token, expires_at } = serde_json::from_slice(&body)
+        let Answer { site, access_token, expires_at, refresh_token } = serde_json::from_slice(&body)
             .map_err(|_| PeerError::Protocol("the answer to the login is not one".to_owned()))?;
-        return Ok(Login { site, token: Token { token: Secret::new(access_token), expires_ms: expires_at } });
+        let refresh = refresh_token.map(Secret::new);
+        return Ok(Login { site, token: Token { token: Secret::new(access_token), expires_ms: expires_at, refresh } });
     }
     let message = serde_json::from_slice::<Failure>(&body).map_or_else(
         |_| format!("the login was answered with status {status}"),

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 pub(crate) use backoff::Backoff;
 pub(crate) use end::{After, after_close};
 pub(crate) use link::Link;
-pub(crate) use login::{Endpoint, Login, log_in, refresh};
+pub(crate) use login::{Endpoint, Login, log_in, log_in_without_refresh_token, refresh};
 pub(crate) use run::told;
 
 use crate::local::Evaluation;
@@ -88,11 +88,11 @@ pub(crate) async fn prepare(store: &Store, settings: &ConnectSettings) -> Result
     }
     match &settings.credentials {
         Credentials::Token { site, token } => {
-            let token = Token { token: token.clone(), expires_ms: u64::MAX };
+            let token = Token { token: token.clone(), expires_ms: u64::MAX, refresh: None };
             adopt(store, settings, Login { site: *site, token }).await
         }
         Credentials::ApiKey(key) if site.is_none() => {
-            let login = log_in(&endpoint, key, settings).await?;
+            let login = log_in(&endpoint, key, None, settings).await?;
             adopt(store, settings, login).await
         }
         Credentials::ApiKey(_) => Ok(()),

@@ -182,15 +182,15 @@ impl Runner {
             let refused = || PeerError::Refused("the token was refused; get a new one".to_owned());
             return if new_token { Err(refused()) } else { stored.ok_or_else(refused) };
         };
-        let Some(stored) = stored else { return self.log_in_again(endpoint, key).await };
+        let Some(stored) = stored else { return self.log_in_again(endpoint, key, None).await };
         let good_until = stored.expires_ms.saturating_sub(millis(RENEW_BEFORE));
         if !new_token && self.clock.now_ms() < good_until {
             return Ok(stored);
         }
-        match refresh(endpoint, &stored.token, &self.settings).await {
+        match refresh(endpoint, stored.for_the_next(), &self.settings).await {
             Ok(login) => self.keep(login).await,
             // The key that the old token came from may be gone, and this one good.
-            Err(PeerError::Refused(_)) => self.log_in_again(endpoint, key).await,
+            Err(PeerError::Refused(_)) => self.log_in_again(endpoint, key, Some(&stored.token)).await,
             Err(error) => Err(error),
         }
     }
@@ -206,16 +206,36 @@ impl Runner {
         Ok(token)
     }
 
-    /// A login gives a new site. The store can take it when nothing of the old one waits to be pushed.
-    async fn log_in_again(&self, endpoint: &Endpoint, key: &crate::Secret) -> Result<Token, PeerError> {
-        let unpushed = self.signals.status.borrow().unpushed;
-        if unpushed > 0 {
+    /// A login gives a new site, unless the server keeps the one of the token before. The store can take a new one when nothing
+    /// of the old one waits to be pushed.
+    async fn log_in_again(
+        &self,
+        endpoint: &Endpoint,
+        key: &crate::Secret,
+        previous: Option<&crate::Secret>,
+    ) -> Result<Token, PeerError> {
+        let (unpushed, site) = {
+            let status = self.signals.status.borrow();
+            (status.unpushed, status.site)
+        };
+        // Who has nothing to lose need not ask twice.
+        let login = if unpushed == 0 || previous.is_some() {
+            Some(log_in(endpoint, key, previous, &self.settings).await?)
+        } else {
+            None
+        };
+        if let Some(login) = &login
+            && previous.is_some()
+            && Some(login.site) == site
+        {
+            return self.keep(login.clone()).await;
+        }
+        let (0, Some(login)) = (unpushed, login) else {
             return Err(PeerError::Refused(format!(
                 "the store's site may not be used any more, and {unpushed} transactions of it are not pushed; connect \
                  with the API key that it was made with, or give them up by deleting the store"
             )));
-        }
-        let login = log_in(endpoint, key, &self.settings).await?;
+        };
         let token = login.token.clone();
         let change = move |work: &mut crate::store::Work<'_>| {
             work.replace_site(login.site)?;
@@ -231,7 +251,7 @@ impl Runner {
             return Err(PeerError::Refused("the store is an old copy; it needs a new site and token".to_owned()));
         };
         let endpoint = Endpoint::new(&self.settings.url, &self.settings.app)?;
-        self.log_in_again(&endpoint, key).await.map(drop)
+        self.log_in_again(&endpoint, key, None).await.map(drop)
     }
 }
 

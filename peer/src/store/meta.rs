@@ -28,6 +28,8 @@ enum Key {
     Token,
     /// When the token ends, milliseconds since the epoch, integer.
     TokenExpires,
+    /// The refresh token that gives the next, text; empty when there is none.
+    RefreshToken,
 }
 
 impl Key {
@@ -41,6 +43,7 @@ impl Key {
             Self::AcknowledgedLsn => "acknowledged_lsn",
             Self::Token => "token",
             Self::TokenExpires => "token_expires",
+            Self::RefreshToken => "refresh_token",
         }
     }
 }
@@ -51,6 +54,15 @@ pub(crate) struct Token {
     pub(crate) token: Secret,
     /// Milliseconds since the epoch.
     pub(crate) expires_ms: u64,
+    /// What gives the next; with servers that have none, the access token does.
+    pub(crate) refresh: Option<Secret>,
+}
+
+impl Token {
+    /// What to show for the next one.
+    pub(crate) fn for_the_next(&self) -> &Secret {
+        self.refresh.as_ref().unwrap_or(&self.token)
+    }
 }
 
 impl Tables<'_> {
@@ -83,7 +95,9 @@ impl Tables<'_> {
     /// The token of the last login, however old.
     pub(crate) fn token(&self) -> Result<Option<Token>, PeerError> {
         let expires_ms = self.meta_number(Key::TokenExpires)?;
-        Ok(self.meta::<String>(Key::Token)?.map(|token| Token { token: Secret::new(token), expires_ms }))
+        let refresh = self.meta::<String>(Key::RefreshToken)?.filter(|text| !text.is_empty()).map(Secret::new);
+        let token = self.meta::<String>(Key::Token)?;
+        Ok(token.map(|token| Token { token: Secret::new(token), expires_ms, refresh }))
     }
 
     /// Everything of the status that is stored.
@@ -166,6 +180,7 @@ impl Work<'_> {
     /// Keeps a token for the next connect.
     pub(crate) fn set_token(&mut self, token: &Token) -> Result<(), PeerError> {
         self.set_meta(Key::Token, token.token.reveal())?;
+        self.set_meta(Key::RefreshToken, token.refresh.as_ref().map_or("", Secret::reveal))?;
         self.set_meta_number(Key::TokenExpires, token.expires_ms)
     }
 

@@ -2,7 +2,7 @@
 //! API key but "wrong", and what the tests ask of it: to break off, to forget its history, to reject.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bigpeer_crdt::{DocId, Document, Transaction, Value};
@@ -64,6 +64,11 @@ struct Inner {
     open: watch::Sender<bool>,
     sites: AtomicU64,
     logins: AtomicU64,
+    /// When tokens end, in milliseconds since the epoch.
+    expires: AtomicU64,
+    refuses_refresh: AtomicBool,
+    /// The numbers of the refresh tokens that were shown.
+    refreshed: Mutex<Vec<u64>>,
     /// Documents sent in pages.
     paged: AtomicU64,
     /// Pages after which the connection is cut; 0 for never.
@@ -82,6 +87,9 @@ impl Fake {
             open: watch::Sender::new(true),
             sites: AtomicU64::new(1),
             logins: AtomicU64::new(0),
+            expires: AtomicU64::new(4_000_000_000_000),
+            refuses_refresh: AtomicBool::new(false),
+            refreshed: Mutex::default(),
             paged: AtomicU64::new(0),
             cut_after_pages: AtomicU64::new(0),
             blobs: FakeBlobs::default(),
@@ -154,6 +162,21 @@ impl Fake {
     /// Logins and refreshes so far.
     pub(crate) fn logins(&self) -> u64 {
         self.inner.logins.load(Ordering::SeqCst)
+    }
+
+    /// From now on tokens have ended when they are given, so that each connect takes a new one.
+    pub(crate) fn give_ended_tokens(&self) {
+        self.inner.expires.store(1, Ordering::SeqCst);
+    }
+
+    /// Knows no refresh token any more.
+    pub(crate) fn refuse_refresh(&self) {
+        self.inner.refuses_refresh.store(true, Ordering::SeqCst);
+    }
+
+    /// The numbers of the refresh tokens that were shown: each login and refresh gives the next number.
+    pub(crate) fn refreshed(&self) -> Vec<u64> {
+        self.inner.refreshed.lock().expect("not poisoned").clone()
     }
 
     /// Documents sent in pages so far.
@@ -286,15 +309,32 @@ async fn login(mut stream: TcpStream, inner: &Inner) {
     let head = String::from_utf8(head).expect("text");
     let bearer = head.split_once("earer ").and_then(|(_, rest)| rest.lines().next()).unwrap_or_default();
     inner.logins.fetch_add(1, Ordering::SeqCst);
-    let site = match bearer.strip_prefix("token-") {
+    let body = head
+        .to_ascii_lowercase()
+        .split_once("content-length: ")
+        .map_or(0, |(_, rest)| rest.lines().next().unwrap_or_default().parse::<usize>().expect("a length"));
+    let mut body = vec![0_u8; body];
+    if stream.read_exact(&mut body).await.is_err() {
+        return;
+    }
+    let previous = String::from_utf8(body).expect("text");
+    let previous = previous.split("token-").nth(1).and_then(|rest| rest.split('"').next().map(str::to_owned));
+    let shown = bearer.strip_prefix("refresh-").and_then(|rest| rest.rsplit_once('-'));
+    if let Some((_, number)) = shown {
+        inner.refreshed.lock().expect("not poisoned").push(number.parse().expect("a number"));
+    }
+    let site = match bearer.strip_prefix("token-").or(shown.map(|shown| shown.0)).or(previous.as_deref()) {
         Some(site) => site.parse().expect("a site"),
         None => SiteId::new(inner.sites.fetch_add(1, Ordering::SeqCst)),
     };
-    let (status, body) = if bearer == "wrong" {
+    let refused = shown.is_some() && inner.refuses_refresh.load(Ordering::SeqCst);
+    let (status, body) = if bearer == "wrong" || refused {
         (401, r#"{"error":{"code":"unauthenticated","message":"the API key is not known"}}"#.to_owned())
     } else {
-        let expires = 4_000_000_000_000_u64;
-        (200, format!(r#"{{"site":"{site}","access_token":"token-{site}","expires_at":{expires}}}"#))
+        let expires = inner.expires.load(Ordering::SeqCst);
+        let number = inner.logins.load(Ordering::SeqCst);
+        let refresh = format!(r#""refresh_token":"refresh-{site}-{number}""#);
+        (200, format!(r#"{{"site":"{site}","access_token":"token-{site}","expires_at":{expires},{refresh}}}"#))
     };
     let length = body.len();
     let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");

@@ -289,6 +289,37 @@ async fn a_server_that_is_away_is_waited_for() {
 }
 
 #[tokio::test]
+async fn each_refresh_token_is_shown_once_and_the_next_is_kept() {
+    let (server, dir) = (Fake::start().await, dir());
+    server.give_ended_tokens();
+    let mut site = None;
+    for _ in 0..3 {
+        let a = connected(&server, &dir).await;
+        a.wait_connected().await.expect("connects");
+        assert!(site.is_none_or(|site| site == a.status().site));
+        site = Some(a.status().site);
+        a.close().await;
+    }
+    let shown = server.refreshed();
+    assert!(shown.len() >= 2 && shown.windows(2).all(|pair| pair[0] < pair[1]), "{shown:?}");
+}
+
+#[tokio::test]
+async fn who_logs_in_again_keeps_the_site_and_what_was_not_pushed() {
+    let (server, dir) = (Fake::start().await, dir());
+    server.give_ended_tokens();
+    let a = connected(&server, &dir).await;
+    a.wait_connected().await.expect("connects");
+    let site = a.status().site;
+    server.set_open(false);
+    run(&a, "INSERT INTO cars DOCUMENTS ({'_id': 1})").await;
+    server.refuse_refresh();
+    server.set_open(true);
+    a.wait_pushed().await.expect("pushed, after another login");
+    assert_eq!((a.status().site, server.documents("cars").len()), (site, 1));
+}
+
+#[tokio::test]
 async fn eviction_forgets_locally_and_only_what_may_go() {
     let (server, dirs) = (Fake::start().await, (dir(), dir()));
     let (a, b) = (connected(&server, &dirs.0).await, connected(&server, &dirs.1).await);

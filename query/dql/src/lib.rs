@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod ast;
+mod condition;
 mod display;
 mod error;
 mod eval;
@@ -19,6 +20,7 @@ mod plan;
 mod visit;
 
 pub use ast::{Expr, Statement};
+pub use condition::Condition;
 pub use error::{DqlError, Position};
 pub use functions::Function;
 pub use legacy::{parse_legacy, parse_legacy_path};

@@ -1,6 +1,9 @@
 //! The parts of an expression, for passes that treat most kinds alike.
 
+use bigpeer_crdt::{Object, Value};
+
 use crate::ast::{CounterOp, Expr, InsertInput, Order, Projection, Select, Source, Statement, UseIds};
+use crate::error::{DqlError, shown};
 
 macro_rules! children {
     ($name:ident, $($r:tt)+) => {
@@ -58,6 +61,43 @@ macro_rules! children {
 impl Expr {
     children!(children, &);
     children!(children_mut, &mut);
+
+    /// The same with the members of `object` in the place of `:name.member`: constants, and `MISSING` for members that it does
+    /// not have.
+    ///
+    /// # Errors
+    /// Names another parameter that is in it.
+    pub fn with_object(mut self, name: &str, object: &Object) -> Result<Self, DqlError> {
+        self.put_object(name, object)?;
+        Ok(self)
+    }
+
+    fn put_object(&mut self, name: &str, object: &Object) -> Result<(), DqlError> {
+        if let Self::Parameter(parameter) = self {
+            if parameter != name {
+                return Err(DqlError::new(format!("The parameter :{} has no value", shown(parameter)))
+                    .hint(format!("only :{name} is known here")));
+            }
+            *self = Self::Literal(Value::Object(object.clone()).normalized());
+            return Ok(());
+        }
+        self.children_mut().into_iter().try_for_each(|child| child.put_object(name, object))?;
+        if let Self::Member(base, key) = self
+            && let Self::Literal(value) = base.as_ref()
+        {
+            let member = value.as_object().and_then(|object| object.get(key));
+            *self = member.map_or(Self::Missing, |member| Self::Literal(member.clone()));
+        }
+        Ok(())
+    }
+
+    /// The name of a parameter in it.
+    pub(crate) fn parameter(&self) -> Option<&str> {
+        if let Self::Parameter(name) = self {
+            return Some(name);
+        }
+        self.children().into_iter().find_map(Self::parameter)
+    }
 
     /// Whether `is` holds for this or any part of it.
     pub(crate) fn any(&self, is: &impl Fn(&Self) -> bool) -> bool {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bigpeer_chassis::{Access, ApiError, Catalogue, ErrorCode, Name, Principal, SystemCollections, app_of};
+use bigpeer_chassis::{Access, Account, ApiError, Catalogue, ErrorCode, KeyLimits, SystemCollections, app_of};
 use bigpeer_tables::{DocumentStore, Stores};
 use bigpeer_types::AppId;
 use datafusion::error::DataFusionError;
@@ -24,8 +24,8 @@ use crate::turns::Turns;
 #[derive(Clone, Debug)]
 pub struct SqlUser {
     app: AppId,
-    /// The key, or the one that the token was given for: what turns are counted by.
-    key: Name,
+    /// The key or user: what turns are counted by.
+    account: Account,
     access: Access,
     share: Share,
 }
@@ -37,10 +37,10 @@ impl SqlUser {
         &self.app
     }
 
-    /// The name of its key.
+    /// The key or user.
     #[must_use]
-    pub const fn key(&self) -> &Name {
-        &self.key
+    pub const fn account(&self) -> &Account {
+        &self.account
     }
 }
 
@@ -127,18 +127,17 @@ impl SqlContext {
     pub fn user(&self, app: &str, credential: &str) -> Result<SqlUser, ApiError> {
         let app = app_of(app)?;
         let principal = self.catalogue.authenticate_credential(&app, credential)?;
-        let access = principal.permissions().read;
-        let name = match principal {
-            Principal::ApiKey { name, .. } => name,
-            Principal::Peer { key, .. } => key,
-            Principal::Admin => return Err(ApiError::unauthorized()),
-        };
+        let access = principal.permissions().read.clone();
+        let account = principal.account().ok_or_else(ApiError::unauthorized)?;
         if access == Access::default() {
             return Err(ApiError::new(ErrorCode::Forbidden, "this key may not read anything"));
         }
-        let limits = self.catalogue.api_key(&app, &name).map(|key| key.limits).unwrap_or_default();
+        let limits = match &account {
+            Account::Key(name) => self.catalogue.api_key(&app, name).map(|key| key.limits).unwrap_or_default(),
+            Account::User { .. } => KeyLimits::default(),
+        };
         let share = Share::new(&self.settings, limits);
-        Ok(SqlUser { app, key: name, access, share })
+        Ok(SqlUser { app, account, access, share })
     }
 
     /// Runs a query. Dropping the answer stops it.
@@ -148,7 +147,7 @@ impl SqlContext {
     pub async fn ask(&self, user: &SqlUser, question: Question) -> Result<Answer, ApiError> {
         let store = self.store(user)?;
         self.wait_for_transaction(&store, question.after).await?;
-        let mut turn = self.turns.take(&user.app, &user.key, user.share, question.door).await?;
+        let mut turn = self.turns.take(&user.app, &user.account, user.share, question.door).await?;
         let scope = self.scope(user, store, question.language);
         let text = Text { text: question.text, params: question.params, as_of: question.as_of };
         let planned = turn.within(Arc::clone(&self.engine).plan(scope, text)).await;
@@ -168,7 +167,7 @@ impl SqlContext {
     /// When it cannot be understood or admitted.
     pub async fn describe(&self, user: &SqlUser, question: Question) -> Result<Described, ApiError> {
         let store = self.store(user)?;
-        let mut turn = self.turns.take(&user.app, &user.key, user.share, question.door).await?;
+        let mut turn = self.turns.take(&user.app, &user.account, user.share, question.door).await?;
         let scope = self.scope(user, store, question.language);
         let text = Text { text: question.text, params: question.params, as_of: question.as_of };
         let described = turn.within(Arc::clone(&self.engine).describe(scope, text)).await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bigpeer_chassis::{ApiError, ErrorCode, Name};
+use bigpeer_chassis::{Account, ApiError, ErrorCode};
 use bigpeer_types::{AppId, Clock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -22,7 +22,7 @@ const MAX_KEYS: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Turns {
     all: Arc<Semaphore>,
-    keys: Mutex<BTreeMap<(AppId, Name), OfKey>>,
+    keys: Mutex<BTreeMap<(AppId, Account), OfKey>>,
     waiting: AtomicUsize,
     clock: Arc<dyn Clock>,
     most: usize,
@@ -51,11 +51,11 @@ impl Turns {
         self.most.saturating_sub(self.all.available_permits())
     }
 
-    /// Waits for a turn of the key `key` of `app`, which has `share`.
+    /// Waits for a turn of the key or user `key` of `app`, which has `share`.
     ///
     /// # Errors
     /// `too_many_requests` with a time to wait.
-    pub(crate) async fn take(&self, app: &AppId, key: &Name, share: Share, door: Door) -> Result<Turn, ApiError> {
+    pub(crate) async fn take(&self, app: &AppId, key: &Account, share: Share, door: Door) -> Result<Turn, ApiError> {
         let deadline = Instant::now() + self.queue_wait;
         let of_key = self.of_key(app, key, share.concurrent);
         let of_key = self.permit(&of_key, deadline).await.ok_or_else(|| {
@@ -77,7 +77,7 @@ impl Turns {
     }
 
     /// The turns of a key. When their number has changed they are new, and those that run do not count.
-    fn of_key(&self, app: &AppId, key: &Name, most: usize) -> Arc<Semaphore> {
+    fn of_key(&self, app: &AppId, key: &Account, most: usize) -> Arc<Semaphore> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.len() >= MAX_KEYS {
             keys.retain(|_, (_, turns)| Arc::strong_count(turns) > 1);
@@ -182,8 +182,8 @@ mod tests {
         (Turns::new(&settings, Arc::new(ManualClock::new(0))), Share::new(&settings, KeyLimits::default()))
     }
 
-    fn key(name: &str) -> Name {
-        name.parse().unwrap()
+    fn key(name: &str) -> Account {
+        Account::Key(name.parse().unwrap())
     }
 
     #[tokio::test]

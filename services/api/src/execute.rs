@@ -186,7 +186,7 @@ fn too_slow(query_type: QueryType, timeout: std::time::Duration) -> ApiError {
 /// Who asks, of which app, and what they want to see at least.
 pub(crate) struct Caller {
     app: AppId,
-    permissions: Permissions,
+    permissions: Arc<Permissions>,
     wait_for: Option<u64>,
     now_ms: u64,
 }

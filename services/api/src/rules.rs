@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use bigpeer_chassis::{Access, ApiError, ErrorCode, Rule};
+use bigpeer_chassis::{Access, ApiError, ErrorCode, Recent, Rule};
 use bigpeer_crdt::{DocId, Document};
 use bigpeer_dql::SelectPlan;
 use bigpeer_types::CollectionName;
-
-use crate::statements::Recent;
 
 /// Most lists of conditions that are kept compiled, twice.
 const MAX_RULES: usize = 256;

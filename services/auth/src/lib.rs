@@ -1,78 +1,118 @@
-//! Login: with an API key a peer gets a site of its own and an access token for it; with its last token, a new one.
+//! Login: who has an API key, or whom a provider of the app vouches for, gets a site of their own and an access token for it;
+//! a refresh token gives the next.
 //!
-//! `POST /{app}/auth/login` (Bearer API key) and `POST /{app}/auth/refresh` (Bearer token, ended or not, as long as its API
-//! key is good) both answer `{"site", "access_token", "expires_at"}`: 16 hexadecimal digits, text, and milliseconds
-//! since the epoch.
+//! `POST /{app}/auth/login`, `/auth/refresh` and `/auth/logout`, `GET /{app}/.well-known/jwks.json`, and the admin API of
+//! providers, roles, revocations and signing keys. docs/auth.md is the guide.
+
+mod admin;
+mod anonymous;
+mod keys;
+mod login;
+mod metrics;
+mod oidc;
+mod providers;
+mod webhook;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
-use bigpeer_chassis::{ApiError, ApiKey, Catalogue, TokenAge, app_of, bearer};
-use bigpeer_types::{AppId, SiteId};
-use serde::Serialize;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use bigpeer_chassis::{Catalogue, LoginTimes, Shutdown};
+use tokio::sync::Semaphore;
+
+pub use admin::router as admin_router;
 
 /// How long an access token is good for, unless told otherwise: in seconds.
 pub const DEFAULT_TOKEN_TTL_SECS: u64 = 3600;
+/// How long a refresh token that is not used is good for, unless told otherwise: in seconds.
+pub const DEFAULT_REFRESH_TTL_SECS: u64 = 90 * 24 * 3600;
+/// Largest body of a login, in bytes.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Logins that wait for a provider at once.
+const MAX_ASKING: usize = 256;
+/// How often logins that have ended are looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
 
-/// What the routes need.
+/// How logins are.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthSettings {
+    /// How long an access token is good for, in seconds.
+    pub token_ttl_secs: u64,
+    /// How long a refresh token that is not used is good for, in seconds.
+    pub refresh_ttl_secs: u64,
+    /// Whether webhooks and issuers may have private addresses.
+    pub allow_private_providers: bool,
+}
+
+impl Default for AuthSettings {
+    fn default() -> Self {
+        Self {
+            token_ttl_secs: DEFAULT_TOKEN_TTL_SECS,
+            refresh_ttl_secs: DEFAULT_REFRESH_TTL_SECS,
+            allow_private_providers: false,
+        }
+    }
+}
+
+/// What the routes need. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AuthContext {
     /// Where apps, keys and sites are.
-    pub catalogue: Arc<Catalogue>,
-    /// How long an access token is good for, in seconds.
-    pub token_ttl_secs: u64,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) settings: AuthSettings,
+    pub(crate) issuers: Arc<oidc::Issuers>,
+    pub(crate) webhooks: Arc<webhook::Webhooks>,
+    /// A place for each login that waits for a provider.
+    pub(crate) asking: Arc<Semaphore>,
 }
 
-#[derive(Serialize)]
-struct Session {
-    site: SiteId,
-    access_token: String,
-    /// Milliseconds since the epoch.
-    expires_at: u64,
+impl AuthContext {
+    /// What the routes need.
+    #[must_use]
+    pub fn new(catalogue: Arc<Catalogue>, settings: AuthSettings) -> Self {
+        let clock = Arc::clone(catalogue.clock());
+        Self {
+            issuers: Arc::new(oidc::Issuers::new(settings.allow_private_providers, Arc::clone(&clock))),
+            webhooks: Arc::new(webhook::Webhooks::new(settings.allow_private_providers, clock)),
+            asking: Arc::new(Semaphore::new(MAX_ASKING)),
+            catalogue,
+            settings,
+        }
+    }
+
+    pub(crate) const fn times(&self) -> LoginTimes {
+        LoginTimes { token_ttl_secs: self.settings.token_ttl_secs, refresh_ttl_secs: self.settings.refresh_ttl_secs }
+    }
 }
 
 /// The routes of login.
 pub fn router(context: AuthContext) -> Router {
     Router::new()
-        .route("/{app}/auth/login", post(login))
-        .route("/{app}/auth/refresh", post(refresh))
+        .route("/{app}/auth/login", post(login::login))
+        .route("/{app}/auth/refresh", post(login::refresh))
+        .route("/{app}/auth/logout", post(login::logout))
+        .route("/{app}/.well-known/jwks.json", get(keys::published))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(context)
 }
 
-async fn login(
-    State(context): State<AuthContext>,
-    Path(app): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let app = app_of(&app)?;
-    let credential = bearer(&headers).ok_or_else(ApiError::unauthorized)?;
-    let key = context.catalogue.authenticate_api_key(&app, credential)?;
-    let site = context.catalogue.allocate_site(&app).await?;
-    tracing::info!(%app, %site, key = %key.name, "a peer logged in and got a site");
-    session(&context, &app, site, &key)
-}
-
-#[allow(clippy::unused_async, reason = "axum's handlers are futures")]
-async fn refresh(
-    State(context): State<AuthContext>,
-    Path(app): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let app = app_of(&app)?;
-    let credential = bearer(&headers).ok_or_else(ApiError::unauthorized)?;
-    let (token, key) = context.catalogue.verify_token(&app, credential, TokenAge::MayHaveEnded)?;
-    session(&context, &app, token.site, &key)
-}
-
-fn session(context: &AuthContext, app: &AppId, site: SiteId, key: &ApiKey) -> Result<Response, ApiError> {
-    let (access_token, expires_at) = context.catalogue.issue_token(app, site, key, context.token_ttl_secs)?;
-    let mut response = Json(Session { site, access_token, expires_at }).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+/// Forgets logins that have ended, now and then, until shutdown.
+pub async fn forget_logins(catalogue: Arc<Catalogue>, shutdown: Shutdown) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(FORGET_EVERY) => {}
+        }
+        match catalogue.forget_ended_logins().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "logins that have ended are forgotten"),
+            Err(error) => {
+                tracing::warn!(%error, "logins that have ended could not be forgotten; the next try is in an hour")
+            }
+        }
+    }
 }
 
 #[cfg(test)]

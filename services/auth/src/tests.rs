@@ -1,12 +1,17 @@
 //! Login and refresh over a log in memory.
 
+mod providers;
+
+use std::sync::Mutex;
+
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::{Request, StatusCode, header};
+use axum::response::Response;
 use bigpeer_chassis::{ApiKeySpec, Name, Permissions};
 use bigpeer_log::MemoryLog;
-use bigpeer_types::{ManualClock, RandomIds};
+use bigpeer_types::{AppId, ManualClock, RandomIds};
 use http_body_util::BodyExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
@@ -16,6 +21,7 @@ struct World {
     catalogue: Arc<Catalogue>,
     app: AppId,
     key: String,
+    admin: Mutex<String>,
 }
 
 fn name(text: &str) -> Name {
@@ -30,17 +36,34 @@ async fn world() -> World {
     let app = catalogue.create_app(&name("t"), &name("a")).await.unwrap().id;
     let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
     let (_, secret) = catalogue.put_api_key(&app, &name("k"), spec).await.unwrap();
-    World { clock, catalogue, app, key: secret.unwrap().expose().to_owned() }
+    World { clock, catalogue, app, key: secret.unwrap().expose().to_owned(), admin: Mutex::default() }
+}
+
+async fn answer(response: Response) -> (StatusCode, Value) {
+    let status = response.status();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&bytes).unwrap_or_default())
 }
 
 impl World {
+    fn context(&self) -> AuthContext {
+        let settings = AuthSettings { token_ttl_secs: 60, refresh_ttl_secs: 86_400, allow_private_providers: true };
+        AuthContext::new(Arc::clone(&self.catalogue), settings)
+    }
+
+    /// As older peers ask: without a body.
     async fn post(&self, app: &str, what: &str, credential: &str) -> (StatusCode, Value) {
-        let router = router(AuthContext { catalogue: Arc::clone(&self.catalogue), token_ttl_secs: 60 });
         let request = Request::post(format!("/{app}/auth/{what}"));
         let request = request.header(header::AUTHORIZATION, format!("Bearer {credential}"));
-        let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-        let status = response.status();
-        (status, serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap())
+        answer(router(self.context()).oneshot(request.body(Body::empty()).unwrap()).await.unwrap()).await
+    }
+
+    async fn send(&self, what: &str, credential: Option<&str>, body: &str) -> (StatusCode, Value) {
+        let mut request = Request::post(format!("/{}/auth/{what}", self.app));
+        if let Some(credential) = credential {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {credential}"));
+        }
+        answer(router(self.context()).oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap()).await
     }
 }
 
@@ -90,4 +113,65 @@ async fn what_does_not_open_the_app_is_refused_in_one_way() {
     assert_eq!(answers.len(), 1, "{answers:?}");
     world.catalogue.delete_api_key(&world.app, &name("k")).await.unwrap();
     assert_eq!(world.post(world.app.as_str(), "refresh", token).await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_login_with_a_body_has_a_refresh_token_and_no_other_way() {
+    let world = world().await;
+    let (status, first) = world.send("login", Some(&world.key), "{}").await;
+    assert_eq!((status, &first["refresh_expires_at"]), (StatusCode::OK, &json!(5_000_000 + 86_400_000)));
+    let (status, second) = world.send("refresh", Some(text(&first, "refresh_token")), "").await;
+    assert_eq!((status, &second["site"]), (StatusCode::OK, &first["site"]));
+    assert!(world.catalogue.authenticate_token(&world.app, text(&second, "access_token")).is_ok());
+    for session in [&first, &second] {
+        let (status, _) = world.send("refresh", Some(text(session, "access_token")), "").await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "a stolen access token does not live for ever");
+    }
+    let (_, third) = world.send("refresh", Some(text(&second, "refresh_token")), "").await;
+    let (status, _) = world.send("refresh", Some(text(&first, "refresh_token")), "").await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let (status, _) = world.send("refresh", Some(text(&third, "refresh_token")), "").await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "the login is over after a replay");
+    assert!(world.catalogue.authenticate_token(&world.app, text(&third, "access_token")).is_err());
+    let (_, other) = world.send("login", Some(&world.key), "{}").await;
+    assert_eq!(world.send("logout", Some(text(&other, "refresh_token")), "").await.0, StatusCode::NO_CONTENT);
+    assert!(world.catalogue.authenticate_token(&world.app, text(&other, "access_token")).is_err());
+}
+
+#[tokio::test]
+async fn who_logs_in_again_keeps_the_site_and_nobody_gets_anothers() {
+    let world = world().await;
+    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
+    let (_, other) = world.catalogue.put_api_key(&world.app, &name("other"), spec).await.unwrap();
+    let other = other.unwrap().expose().to_owned();
+    let (_, first) = world.send("login", Some(&world.key), "{}").await;
+    world.clock.advance(3_600_000);
+    let again = json!({"previous": first["access_token"]}).to_string();
+    assert_eq!(world.send("login", Some(&world.key), &again).await.1["site"], first["site"]);
+    assert_ne!(world.send("login", Some(&other), &again).await.1["site"], first["site"]);
+    let forged = json!({"previous": format!("{}A", text(&first, "access_token"))}).to_string();
+    assert_ne!(world.send("login", Some(&world.key), &forged).await.1["site"], first["site"]);
+}
+
+#[tokio::test]
+async fn strangers_hear_nothing_but_that_they_are_strangers() {
+    let world = world().await;
+    let ask = |body: &str| {
+        let body = body.to_owned();
+        let world = &world;
+        async move { world.send("login", None, &body).await }
+    };
+    for body in
+        [r#"{"provider": "nobody", "token": "x"}"#, r#"{"provider": "../x", "token": "x"}"#, "{}", r#"{"token": "x"}"#]
+    {
+        let (status, answer) = ask(body).await;
+        assert_eq!((status, &answer["error"]["code"]), (StatusCode::UNAUTHORIZED, &json!("unauthorized")), "{body}");
+    }
+    let large = format!(r#"{{"provider": "p", "token": "{}"}}"#, "x".repeat(MAX_BODY_BYTES));
+    assert_eq!(ask(&large).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(
+        ask(&format!(r#"{{"provider": "p", "token": "{}"}}"#, "x".repeat(20_000))).await.0,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(ask("{").await.0, StatusCode::BAD_REQUEST);
 }

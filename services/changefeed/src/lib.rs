@@ -99,7 +99,8 @@ impl ChangefeedContext {
         settings: ChangefeedSettings,
         shutdown: Shutdown,
     ) -> Self {
-        let registry = Registry::new(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids));
+        let registry = Registry::new(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids))
+            .with_keyring(catalogue.keyring().clone());
         let feeds = Arc::new(feeds::Feeds::new(registry));
         Self { catalogue, log, stores, clock, ids, settings, shutdown, kafka: None, open: Arc::default(), feeds }
     }

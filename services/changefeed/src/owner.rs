@@ -189,10 +189,9 @@ impl Owner {
 
     /// What the feed may read: what its owner may, if that key is still good.
     fn access(&self, spec: &FeedSpec) -> Result<Access, String> {
-        let key = self.context.catalogue.api_key(&self.app, &spec.owner);
-        let key = key.filter(|key| key.is_active(self.context.clock.now_ms()));
         let none = || format!("its owner, the API key '{}', is gone or has ended", spec.owner);
-        key.map(|key| key.permissions.read).ok_or_else(none)
+        let allowed = self.context.catalogue.permissions_of_key(&self.app, &spec.owner);
+        allowed.map(|allowed| allowed.read.clone()).ok_or_else(none)
     }
 
     /// Delivers until something changes.

@@ -189,7 +189,7 @@ impl Drop for OpenStream {
 /// What the caller may read now, if its key or token is still good.
 fn access(context: &ChangefeedContext, app: &AppId, headers: &HeaderMap) -> Result<Access, ApiError> {
     let principal: Principal = context.catalogue.authenticate(app, headers)?;
-    Ok(principal.permissions().read)
+    Ok(principal.permissions().read.clone())
 }
 
 /// `GET /{app}/changes`.

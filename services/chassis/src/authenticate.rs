@@ -1,12 +1,18 @@
 //! Who asks: an API key, a peer with an access token, or an administrator. Whatever does not open an app is answered alike.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, header};
 use bigpeer_types::{AppId, SiteId};
 
-use crate::catalogue::{Catalogue, CatalogueError, Name, View};
+use crate::catalogue::{Catalogue, CatalogueError, MAX_TOKEN_TTL_SECS, Name, View};
 use crate::secret::{self};
-use crate::token::AccessToken;
+use crate::token::{AccessToken, Holder, MAX_TOKEN_BYTES, User};
 use crate::{ApiError, ApiKey, Permissions};
+
+/// Most tokens that are remembered, twice: those of so many peers cost one look-up each.
+const MAX_REMEMBERED: usize = 8192;
 
 /// Who makes a request, after it was proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,16 +22,16 @@ pub enum Principal {
         /// The key's name in its app.
         name: Name,
         /// What it opens.
-        permissions: Permissions,
+        permissions: Arc<Permissions>,
     },
     /// A Small Peer with an access token.
     Peer {
         /// The site that it writes as.
         site: SiteId,
-        /// The name of the API key that it logged in with.
-        key: Name,
-        /// What it may do: what that key may.
-        permissions: Permissions,
+        /// Who logged in.
+        account: Account,
+        /// What it may do: what that key or user may.
+        permissions: Arc<Permissions>,
         /// When the token ends, in milliseconds since the epoch.
         expires_at_ms: u64,
     },
@@ -33,15 +39,65 @@ pub enum Principal {
     Admin,
 }
 
+/// Who is behind a peer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Account {
+    /// The API key of this name.
+    Key(Name),
+    /// A user.
+    User {
+        /// The provider that vouched for them.
+        provider: Name,
+        /// What the provider calls them.
+        id: Arc<str>,
+    },
+}
+
+impl std::fmt::Display for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Key(name) => name.fmt(f),
+            Self::User { id, .. } => f.write_str(id),
+        }
+    }
+}
+
 impl Principal {
     /// What it may do in the app that it was authenticated for.
     #[must_use]
-    pub fn permissions(&self) -> Permissions {
+    pub fn permissions(&self) -> Arc<Permissions> {
         match self {
-            Self::ApiKey { permissions, .. } | Self::Peer { permissions, .. } => permissions.clone(),
-            Self::Admin => Permissions::default(),
+            Self::ApiKey { permissions, .. } | Self::Peer { permissions, .. } => Arc::clone(permissions),
+            Self::Admin => Arc::default(),
         }
     }
+
+    /// Whose requests are counted together.
+    #[must_use]
+    pub fn account(&self) -> Option<Account> {
+        match self {
+            Self::ApiKey { name, .. } => Some(Account::Key(name.clone())),
+            Self::Peer { account, .. } => Some(account.clone()),
+            Self::Admin => None,
+        }
+    }
+}
+
+/// A token whose signature is good.
+#[derive(Debug)]
+pub(crate) struct Proven {
+    token: AccessToken,
+    /// The key that signed it: when it is gone, so is the token.
+    kid: String,
+}
+
+/// A token whose signature is good, and whose holder is there.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    proven: Arc<Proven>,
+    principal: Principal,
+    /// When the holder ends, in milliseconds since the epoch.
+    holder_ends_ms: u64,
 }
 
 /// Whether a token that has ended is still good enough.
@@ -82,8 +138,9 @@ impl Catalogue {
         if credential.contains('.') && !credential.starts_with("bpk_") {
             return self.authenticate_token(app, credential);
         }
-        let key = self.authenticate_api_key(app, credential)?;
-        Ok(Principal::ApiKey { name: key.name, permissions: key.permissions })
+        let view = self.view();
+        let key = self.find_api_key(&view, app, credential)?;
+        Ok(Principal::ApiKey { name: key.name.clone(), permissions: effective(&view, app, &key.name) })
     }
 
     /// The peer that carries `token`, an access token of `app`.
@@ -91,13 +148,7 @@ impl Catalogue {
     /// # Errors
     /// [`ApiError::unauthorized`], whatever the reason.
     pub fn authenticate_token(&self, app: &AppId, token: &str) -> Result<Principal, ApiError> {
-        let (token, key) = self.verify_token(app, token, TokenAge::Valid)?;
-        Ok(Principal::Peer {
-            site: token.site,
-            key: key.name,
-            permissions: key.permissions,
-            expires_at_ms: token.expires_at_secs.saturating_mul(1000),
-        })
+        self.check_token(app, token, TokenAge::Valid).map(|checked| checked.principal.clone())
     }
 
     /// The API key of `app` whose secret is `credential`.
@@ -105,33 +156,90 @@ impl Catalogue {
     /// # Errors
     /// [`ApiError::unauthorized`], whatever the reason.
     pub fn authenticate_api_key(&self, app: &AppId, credential: &str) -> Result<ApiKey, ApiError> {
-        let view = self.view();
-        let found = find_key(&view, app, credential);
+        self.find_api_key(&self.view(), app, credential).cloned()
+    }
+
+    fn find_api_key<'v>(&self, view: &'v View, app: &AppId, credential: &str) -> Result<&'v ApiKey, ApiError> {
+        let found = find_key(view, app, credential);
         // The same work for a key that is there and one that is not.
         let expected = found.map_or([0; 32], |key| key.hash);
         let matches = secret::equal(&expected, &secret::hash(credential));
         match found {
-            Some(key) if matches && key.is_active(self.clock().now_ms()) => Ok(effective(&view, app, key)),
+            Some(key) if matches && key.is_active(self.clock().now_ms()) => Ok(key),
             Some(_) | None => Err(ApiError::unauthorized()),
         }
     }
 
-    /// What `token` says and the API key that stands behind it, when it was given for `app` and that key is still good.
+    /// What the app's API key of this name allows, with conditions in DQL and without parameters; none when it is gone or has
+    /// ended.
+    #[must_use]
+    pub fn permissions_of_key(&self, app: &AppId, name: &Name) -> Option<Arc<Permissions>> {
+        let view = self.view();
+        let key = view.keys.get(&(app.clone(), name.clone()))?;
+        key.is_active(self.clock().now_ms()).then(|| effective(&view, app, name))
+    }
+
+    /// What `token` says, when it was given for `app` and its holder is still good.
     ///
     /// # Errors
     /// [`ApiError::unauthorized`], whatever the reason.
-    pub fn verify_token(&self, app: &AppId, token: &str, age: TokenAge) -> Result<(AccessToken, ApiKey), ApiError> {
+    pub fn verify_token(&self, app: &AppId, token: &str, age: TokenAge) -> Result<AccessToken, ApiError> {
+        self.check_token(app, token, age).map(|checked| checked.proven.token.clone())
+    }
+
+    /// What `token` says when this app signed it, whether or not it opens anything any more.
+    #[must_use]
+    pub fn read_token(&self, app: &AppId, token: &str) -> Option<AccessToken> {
+        self.prove(&self.view(), app, token).map(|proven| proven.token.clone())
+    }
+
+    fn check_token(&self, app: &AppId, text: &str, age: TokenAge) -> Result<Arc<Checked>, ApiError> {
         let view = self.view();
-        let now_ms = self.clock().now_ms();
         let read = || {
-            let token = AccessToken::verify(token, &view.token_keys.get(app)?.secret)?;
-            let name: Name = token.key.parse().ok()?;
-            let key = view.keys.get(&(app.clone(), name))?;
+            let checked = match view.checked.get(text) {
+                Some(checked) => checked,
+                None => {
+                    let proven = self.prove(&view, app, text)?;
+                    let checked = Arc::new(check(&view, proven)?);
+                    view.checked.add(text.into(), Arc::clone(&checked), MAX_REMEMBERED);
+                    checked
+                }
+            };
+            let token = &checked.proven.token;
+            let now_ms = self.clock().now_ms();
             let ended = token.expires_at_secs.saturating_mul(1000) <= now_ms;
-            let good = token.app == *app && key.is_active(now_ms) && (age == TokenAge::MayHaveEnded || !ended);
-            good.then(|| (token, effective(&view, app, key)))
+            let good =
+                token.app == *app && now_ms < checked.holder_ends_ms && (age == TokenAge::MayHaveEnded || !ended);
+            good.then_some(checked)
         };
         read().ok_or_else(ApiError::unauthorized)
+    }
+
+    /// Whether the holder of a token that was just made is let in.
+    ///
+    /// # Errors
+    /// [`ApiError::unauthorized`], whatever the reason.
+    pub fn judge(&self, app: &AppId, token: &AccessToken) -> Result<Arc<Permissions>, ApiError> {
+        let proven = Arc::new(Proven { token: token.clone(), kid: String::new() });
+        let checked = check(&self.view(), proven)
+            .filter(|checked| checked.proven.token.app == *app && self.clock().now_ms() < checked.holder_ends_ms);
+        checked.map(|checked| checked.principal.permissions()).ok_or_else(ApiError::unauthorized)
+    }
+
+    /// A token of `app` whose signature is good. What was found out is remembered: the signature is checked once.
+    fn prove(&self, view: &View, app: &AppId, text: &str) -> Option<Arc<Proven>> {
+        let keys = view.signing.get(app)?;
+        if let Some(known) = self.proven().get(text) {
+            let still = known.token.app == *app && keys.verifiers().any(|(kid, _)| kid == known.kid);
+            return still.then_some(known);
+        }
+        let (token, kid) = AccessToken::verify(text, keys.verifiers())?;
+        if token.app != *app {
+            return None;
+        }
+        let proven = Arc::new(Proven { token, kid: kid.to_owned() });
+        self.proven().add(text.into(), Arc::clone(&proven), MAX_REMEMBERED);
+        Some(proven)
     }
 
     /// Signs a token that opens `app` as `site` for what the API key `key` may, for `ttl_secs`, at most until the key ends.
@@ -146,18 +254,34 @@ impl Catalogue {
         key: &ApiKey,
         ttl_secs: u64,
     ) -> Result<(String, u64), CatalogueError> {
-        let missing = || CatalogueError::NotFound { what: "app", name: app.to_string() };
-        let secret = self.view().token_keys.get(app).map(|key| key.secret).ok_or_else(missing)?;
         let issued_at_secs = self.clock().now_ms() / 1000;
         let key_ends = key.expires_at_ms.map_or(u64::MAX, |ms| ms / 1000);
         let token = AccessToken {
             app: app.clone(),
             site,
-            key: key.name.to_string(),
+            holder: Holder::Key(key.name.clone()),
             issued_at_secs,
             expires_at_secs: issued_at_secs.saturating_add(ttl_secs).min(key_ends),
+            logged_in_ms: self.clock().now_ms(),
+            login: None,
         };
-        let text = token.sign(&secret).map_err(|error| CatalogueError::Rejected { reason: error.to_string() })?;
+        self.sign_token(token)
+    }
+
+    /// Signs `token`, which lives for [`MAX_TOKEN_TTL_SECS`] at most. Answers its text and its end in milliseconds since the
+    /// epoch.
+    ///
+    /// # Errors
+    /// When there is no such app; [`CatalogueError::Rejected`] when the token says more than fits.
+    pub fn sign_token(&self, mut token: AccessToken) -> Result<(String, u64), CatalogueError> {
+        let (kid, pair) = self.signer(&token.app)?;
+        token.expires_at_secs = token.expires_at_secs.min(token.issued_at_secs.saturating_add(MAX_TOKEN_TTL_SECS));
+        let rejected = |reason: String| CatalogueError::Rejected { reason };
+        let text = token.sign(&kid, &pair).map_err(|error| rejected(error.to_string()))?;
+        if text.len() > MAX_TOKEN_BYTES {
+            let reason = "permissions and claims are more than fits in a token; let the provider name roles instead";
+            return Err(rejected(reason.to_owned()));
+        }
         Ok((text, token.expires_at_secs.saturating_mul(1000)))
     }
 
@@ -179,15 +303,43 @@ impl Catalogue {
     }
 }
 
-/// The key with what it allows in DQL.
-fn effective(view: &View, app: &AppId, key: &ApiKey) -> ApiKey {
-    let mut key = key.clone();
-    if key.permissions.ql_version == 0
-        && let Some(permissions) = view.effective.get(&(app.clone(), key.name.clone()))
-    {
-        key.permissions = permissions.clone();
+/// Who the token's holder is, as the catalogue is now.
+fn check(view: &View, proven: Arc<Proven>) -> Option<Checked> {
+    let token = &proven.token;
+    let (account, permissions, holder_ends_ms) = match &token.holder {
+        Holder::Key(name) => {
+            let key = view.keys.get(&(token.app.clone(), name.clone()))?;
+            (Account::Key(name.clone()), effective(view, &token.app, name), key.expires_at_ms.unwrap_or(u64::MAX))
+        }
+        Holder::User(user) => (
+            Account::User { provider: user.provider.clone(), id: user.id.as_str().into() },
+            Arc::new(permissions_of(view, &token.app, user)?),
+            u64::MAX,
+        ),
+    };
+    if view.revocations.get(&token.app).is_some_and(|(_, revocations)| revocations.revoke(token)) {
+        return None;
     }
-    key
+    let expires_at_ms = token.expires_at_secs.saturating_mul(1000);
+    let principal = Principal::Peer { site: token.site, account, permissions, expires_at_ms };
+    Some(Checked { proven, principal, holder_ends_ms })
+}
+
+/// What a user may do: what the provider said, what all of the provider's users may, and roles. Nothing else. None when the
+/// provider is gone.
+fn permissions_of(view: &View, app: &AppId, user: &User) -> Option<Permissions> {
+    let provider = &view.providers.get(&(app.clone(), user.provider.clone()))?.spec;
+    let claims = user.all_claims();
+    let roles: BTreeSet<&Name> = provider.roles.iter().chain(&user.roles).collect();
+    let roles = roles.into_iter().filter_map(|role| view.roles.get(&(app.clone(), role.clone())));
+    let all = user.permissions.iter().chain(&provider.permissions).chain(roles.map(|role| &role.permissions));
+    let nothing = Permissions { ql_version: 1, ..Permissions::default() };
+    Some(all.fold(nothing, |sum, one| sum.or(one.bound(&claims))))
+}
+
+/// What the key allows, with conditions in DQL and without parameters.
+fn effective(view: &View, app: &AppId, key: &Name) -> Arc<Permissions> {
+    view.effective.get(&(app.clone(), key.clone())).cloned().unwrap_or_default()
 }
 
 fn find_key<'a>(view: &'a View, app: &AppId, credential: &str) -> Option<&'a ApiKey> {

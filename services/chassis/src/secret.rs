@@ -18,10 +18,15 @@ pub struct Secret(String);
 impl Secret {
     /// A new one: `{kind}_{12 characters to find it by}_{43 random characters}`.
     pub(crate) fn generate(kind: &str, ids: &dyn IdGenerator) -> Self {
-        let (mut find, mut secret) = ([0; FIND_BYTES], [0; SECRET_BYTES]);
+        let mut find = [0; FIND_BYTES];
         ids.fill(&mut find);
+        Self::generate_as(kind, &URL_SAFE_NO_PAD.encode(find).replace('_', "-"), ids)
+    }
+
+    /// A new one that is found by `find`.
+    pub(crate) fn generate_as(kind: &str, find: &str, ids: &dyn IdGenerator) -> Self {
+        let mut secret = [0; SECRET_BYTES];
         ids.fill(&mut secret);
-        let find = URL_SAFE_NO_PAD.encode(find).replace('_', "-");
         Self(format!("{kind}_{find}_{}", URL_SAFE_NO_PAD.encode(secret)))
     }
 

@@ -1,19 +1,20 @@
-//! Access tokens: JSON Web Tokens, HS256 with the app's own key. One header is issued and only that one, byte for byte, is
-//! accepted, so there is no algorithm to confuse.
+//! Access tokens: JSON Web Tokens, EdDSA (Ed25519) with a key of the app. For each key one header is issued, and only that
+//! one, byte for byte, is accepted: there is no algorithm to confuse, and no key id that leads anywhere.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bigpeer_types::{AppId, SiteId};
-use hmac::{Hmac, Mac};
+use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
+use serde_json::{Map, Value};
 
-const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
-/// Longest token that is looked at.
-const MAX_TOKEN_BYTES: usize = 4096;
+use crate::{Name, Permissions};
+
+/// Longest token that is issued or looked at: what the sync protocol takes, too.
+pub(crate) const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// What a token says, after its signature has been checked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AccessToken {
     /// The app that it opens.
     #[serde(rename = "aud")]
@@ -21,101 +22,85 @@ pub struct AccessToken {
     /// The site that it speaks for.
     #[serde(rename = "sub")]
     pub site: SiteId,
-    /// The API key that it was given for: its permissions are the token's, and its end is the token's.
-    pub key: String,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub holder: Holder,
     /// When it was given, in seconds since the epoch.
     #[serde(rename = "iat")]
     pub issued_at_secs: u64,
     /// When it ends, in seconds since the epoch.
     #[serde(rename = "exp")]
     pub expires_at_secs: u64,
+    /// When its holder logged in, in milliseconds since the epoch.
+    #[serde(rename = "auth_ms")]
+    pub logged_in_ms: u64,
+    /// The login that it is of, where there is a refresh token.
+    #[serde(rename = "sid", default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
+}
+
+/// Whose a token is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Holder {
+    /// Whoever had the API key of this name: its permissions are the token's, as they are at the moment.
+    Key(Name),
+    /// A user that a provider of the app vouched for.
+    User(Box<User>),
+}
+
+/// A user, and what the provider said of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct User {
+    /// The provider's name in the app.
+    pub provider: Name,
+    /// What the provider calls the user.
+    pub id: String,
+    /// Roles of the app: what they allow is looked up at the moment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<Name>,
+    /// What the provider allows itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Permissions>,
+    /// What conditions can use as `:claims`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub claims: Map<String, Value>,
+}
+
+fn header(kid: &str) -> String {
+    // Key ids are hexadecimal digits that were made here.
+    URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":"{kid}"}}"#))
 }
 
 impl AccessToken {
-    /// The token as text, signed with `key`.
-    pub(crate) fn sign(&self, key: &[u8]) -> Result<String, serde_json::Error> {
+    /// The token as text, signed with `pair`, which is known as `kid`.
+    pub(crate) fn sign(&self, kid: &str, pair: &Ed25519KeyPair) -> Result<String, serde_json::Error> {
         let claims = serde_json::to_vec(self)?;
-        let mut text = format!("{}.{}", URL_SAFE_NO_PAD.encode(HEADER), URL_SAFE_NO_PAD.encode(claims));
-        let tag = mac(key, &text).map(|mac| mac.finalize().into_bytes()).unwrap_or_default();
+        let mut text = format!("{}.{}", header(kid), URL_SAFE_NO_PAD.encode(claims));
+        let signature = pair.sign(text.as_bytes());
         text.push('.');
-        text.push_str(&URL_SAFE_NO_PAD.encode(tag));
+        text.push_str(&URL_SAFE_NO_PAD.encode(signature));
         Ok(text)
     }
 
-    /// Reads `text` when it was signed with `key`. Says nothing about time, app or API key.
-    pub(crate) fn verify(text: &str, key: &[u8]) -> Option<Self> {
+    /// Reads `text` when it was signed with one of `keys` (key id and public key), and says with which. Says nothing about
+    /// time, app or holder.
+    pub(crate) fn verify<'k>(
+        text: &str,
+        keys: impl IntoIterator<Item = (&'k str, &'k [u8; 32])>,
+    ) -> Option<(Self, &'k str)> {
         if text.len() > MAX_TOKEN_BYTES {
             return None;
         }
-        let (signed, tag) = text.rsplit_once('.')?;
-        let (header, claims) = signed.split_once('.')?;
-        if header != URL_SAFE_NO_PAD.encode(HEADER) {
-            return None;
-        }
-        let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
-        mac(key, signed)?.verify_slice(&tag).ok()?;
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+        let (signed, signature) = text.rsplit_once('.')?;
+        let (head, claims) = signed.split_once('.')?;
+        let (kid, public) = keys.into_iter().find(|(kid, _)| header(kid) == head)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        UnparsedPublicKey::new(&ED25519, public).verify(signed.as_bytes(), &signature).ok()?;
+        let token = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+        Some((token, kid))
     }
-}
-
-/// HMAC takes keys of any length: none only when the library changes its mind.
-fn mac(key: &[u8], text: &str) -> Option<Hmac<Sha256>> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
-    mac.update(text.as_bytes());
-    Some(mac)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn token() -> AccessToken {
-        AccessToken {
-            app: AppId::new("app").unwrap(),
-            site: SiteId::new(9),
-            key: "dev".to_owned(),
-            issued_at_secs: 1,
-            expires_at_secs: 2,
-        }
-    }
-
-    #[test]
-    fn only_what_was_signed_with_the_key_is_read() {
-        let text = token().sign(b"key").unwrap();
-        assert_eq!(AccessToken::verify(&text, b"key"), Some(token()));
-        assert_eq!(AccessToken::verify(&text, b"other"), None);
-        for at in 0..text.len() {
-            let mut broken = text.clone().into_bytes();
-            broken[at] = if broken[at] == b'A' { b'B' } else { b'A' };
-            let broken = String::from_utf8(broken).unwrap();
-            if let Some(read) = AccessToken::verify(&broken, b"key") {
-                panic!("changing byte {at} was not noticed: {read:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn other_algorithms_are_refused() {
-        let text = token().sign(b"key").unwrap();
-        let (_, rest) = text.split_once('.').unwrap();
-        let claims = rest.split_once('.').unwrap().0;
-        for header in [r#"{"alg":"none"}"#, r#"{"alg":"HS512","typ":"JWT"}"#, r#"{"typ":"JWT","alg":"HS256"}"#, ""] {
-            let header = URL_SAFE_NO_PAD.encode(header);
-            for tail in [String::new(), rest.rsplit_once('.').unwrap().1.to_owned()] {
-                assert_eq!(AccessToken::verify(&format!("{header}.{claims}.{tail}"), b"key"), None);
-            }
-        }
-        assert_eq!(AccessToken::verify(&"a.".repeat(4000), b"key"), None);
-    }
-
-    #[test]
-    fn it_is_an_ordinary_json_web_token() {
-        // Signed by another implementation (Python's hmac over RFC 7515's signing input).
-        let text = concat!(
-            "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.",
-            "eyJhdWQiOiJhcHAiLCJzdWIiOiIwMDAwMDAwMDAwMDAwMDA5Iiwia2V5IjoiZGV2IiwiaWF0IjoxLCJleHAiOjJ9.",
-            "EILQHpbDsjM-Jg-r-o8zUYs8sPPHQXfcE9LvXKegy4I"
-        );
-        assert_eq!(token().sign(b"key").unwrap(), text);
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use bigpeer_chassis::{Name, Permissions};
+use bigpeer_chassis::{Account, Permissions};
 use bigpeer_log::TransactionLog;
 use bigpeer_tables::DocumentStore;
 use bigpeer_types::{AppId, SiteId};
@@ -28,8 +28,8 @@ pub(crate) struct App {
     pub(crate) appender: Appender,
     /// The session of each site that is connected.
     sites: Mutex<BTreeMap<SiteId, Arc<SessionQueue>>>,
-    /// What each key allows, while a session has it: sessions with equal permissions share it.
-    rules: Mutex<BTreeMap<Name, Weak<Rules>>>,
+    /// What each key or user may do, while a session has it: sessions with equal permissions share it.
+    rules: Mutex<BTreeMap<Account, Weak<Rules>>>,
     /// The device at the other end of each session, by the session's number.
     devices: Mutex<BTreeMap<u64, Arc<Device>>>,
 }
@@ -112,16 +112,16 @@ impl App {
         }
     }
 
-    /// The permissions that a key has, compiled; shared with other sessions of the key.
-    pub(crate) fn rules(&self, key: &Name, permissions: Permissions) -> Arc<Rules> {
+    /// The permissions that a key or user has, compiled; shared with other sessions of the same.
+    pub(crate) fn rules(&self, account: &Account, permissions: Arc<Permissions>) -> Arc<Rules> {
         let mut all = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = all.get(key).and_then(Weak::upgrade);
-        if let Some(known) = known.filter(|known| *known.permissions() == permissions) {
+        let known = all.get(account).and_then(Weak::upgrade);
+        if let Some(known) = known.filter(|known| *known.permissions() == *permissions) {
             return known;
         }
         let rules = Arc::new(Rules::new(permissions));
         all.retain(|_, rules| rules.strong_count() > 0);
-        all.insert(key.clone(), Arc::downgrade(&rules));
+        all.insert(account.clone(), Arc::downgrade(&rules));
         rules
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use bigpeer_chassis::{Column, ColumnKind, Name, SystemCollection};
+use bigpeer_chassis::{Account, Column, ColumnKind, SystemCollection};
 use bigpeer_protocol::pb;
 use bigpeer_types::{AppId, Lsn, SiteId};
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ pub(crate) struct Device {
     session: String,
     site: SiteId,
     /// The API key that the peer logged in with.
-    user: Name,
+    user: Account,
     about: pb::Device,
     connected_at_ms: u64,
     queue: Arc<SessionQueue>,
@@ -69,7 +69,7 @@ pub(crate) struct Device {
 impl Device {
     pub(crate) fn new(
         session: String,
-        user: Name,
+        user: Account,
         about: Option<pb::Device>,
         connected_at_ms: u64,
         queue: Arc<SessionQueue>,

@@ -47,17 +47,17 @@ impl Allowed {
 /// Permissions with their conditions compiled as they are needed.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    permissions: Permissions,
+    permissions: Arc<Permissions>,
     read: Mutex<BTreeMap<CollectionName, Allowed>>,
     write: Mutex<BTreeMap<CollectionName, Allowed>>,
 }
 
 impl Rules {
-    pub(crate) fn new(permissions: Permissions) -> Self {
+    pub(crate) fn new(permissions: Arc<Permissions>) -> Self {
         Self { permissions, read: Mutex::default(), write: Mutex::default() }
     }
 
-    pub(crate) const fn permissions(&self) -> &Permissions {
+    pub(crate) fn permissions(&self) -> &Permissions {
         &self.permissions
     }
 

@@ -10,7 +10,7 @@ use bigpeer_types::IdGenerator;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper_util::rt::TokioIo;
@@ -37,14 +37,19 @@ impl Carrier {
         self.servers[which as usize]
     }
 
-    async fn post(&self, url: &str, bearer: &Secret) -> Result<(u16, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    async fn post(
+        &self,
+        url: &str,
+        bearer: &Secret,
+        body: Bytes,
+    ) -> Result<(u16, Bytes), Box<dyn std::error::Error + Send + Sync>> {
         let path = url.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..])).unwrap_or("/");
         let stream = self.network.connect(self.host, self.server()).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let request = Request::post(path)
             .header(HOST, "bigpeer")
             .header(AUTHORIZATION, format!("Bearer {}", bearer.reveal()))
-            .body(Empty::<Bytes>::new())?;
+            .body(Full::new(body))?;
         let asking = async {
             let response = sender.send_request(request).await?;
             let status = response.status().as_u16();
@@ -71,10 +76,11 @@ impl PeerNetwork for Carrier {
         &'a self,
         url: &'a str,
         bearer: &'a Secret,
+        body: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<(u16, Bytes), PeerError>> {
         async move {
-            match tokio::time::timeout(timeout, self.post(url, bearer)).await {
+            match tokio::time::timeout(timeout, self.post(url, bearer, body)).await {
                 Ok(Ok(answer)) => Ok(answer),
                 Ok(Err(error)) => Err(PeerError::Unreachable(error.to_string())),
                 Err(_) => Err(PeerError::Unreachable("no answer in time".to_owned())),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bigpeer_auth::AuthContext;
+use bigpeer_auth::{AuthContext, AuthSettings};
 use bigpeer_chassis::{Catalogue, Shutdown};
 use bigpeer_compactor::{Compactor, CompactorSettings};
 use bigpeer_gateway::{GatewayContext, GatewaySettings};
@@ -95,7 +95,8 @@ pub async fn serve(parts: Parts, listener: Listener, slot: Slot) {
         shutdown: parts.shutdown.clone(),
         system: Default::default(),
     };
-    let auth = AuthContext { catalogue: Arc::clone(&catalogue), token_ttl_secs: 90 };
+    let settings = AuthSettings { token_ttl_secs: 90, ..AuthSettings::default() };
+    let auth = AuthContext::new(Arc::clone(&catalogue), settings);
     let router = bigpeer_gateway::router(context).merge(bigpeer_auth::router(auth));
     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Serving { catalogue, store });
     if let Err(error) = axum::serve(listener, router).await {

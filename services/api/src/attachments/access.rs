@@ -33,7 +33,8 @@ pub(super) fn not_there() -> ApiError {
 
 /// Whether the caller may have the blob, if it exists.
 pub(super) async fn check(api: &Api, caller: &Caller, sha256: [u8; 32], query: &FetchQuery) -> Result<(), ApiError> {
-    let read = caller.principal.permissions().read;
+    let permissions = caller.principal.permissions();
+    let read = &permissions.read;
     let (collection, id) = match (&query.collection, &query.document) {
         (Some(collection), Some(document)) => (collection, document),
         (None, None) if read.everything => return Ok(()),
@@ -48,7 +49,7 @@ pub(super) async fn check(api: &Api, caller: &Caller, sha256: [u8; 32], query: &
     let json = serde_json::from_str(id).unwrap_or_else(|_| serde_json::Value::String(id.clone()));
     let id = Value::from_json(json).ok().and_then(|id| DocId::from_value(&id).ok());
     let id = id.ok_or_else(|| bad("'document' is not an _id"))?;
-    let readable = Allowed::compile(&read, &collection, "read", &api.rules)?;
+    let readable = Allowed::compile(read, &collection, "read", &api.rules)?;
     let found = caller.store.snapshot().get(&collection, &id).await.map_err(|error| failed(&error))?;
     let holds = found.is_some_and(|found| {
         let document = &found.document;

@@ -1,6 +1,7 @@
 //! The data API over a log in memory and an object store in memory, asked as a client would.
 
 mod columns;
+mod doors;
 mod faults;
 mod legacy;
 mod openapi;

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! `DIR/log/` the transaction log, `DIR/objects/` segments and manifests, `DIR/sql-spill/` what queries hold beyond memory,
-//! `DIR/dev-credentials.json` for development.
+//! `DIR/dev-credentials.json` for development, `DIR/master-key` what secrets are sealed with unless another is given.
 //!
 //! # Crash safety
 //! The process keeps nothing that is not in the first two. It may be killed at any instant.
@@ -12,6 +12,7 @@ mod columns;
 mod dev;
 mod feeds;
 mod log;
+mod master_key;
 mod objects;
 mod sql;
 mod stores;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use axum::Router;
 use bigpeer_api::{ApiContext, ApiSettings, AttachmentSettings};
-use bigpeer_auth::AuthContext;
+use bigpeer_auth::{AuthContext, AuthSettings};
 use bigpeer_changefeed::Registry;
 use bigpeer_chassis::{
     Catalogue, Health, LogSettings, Metrics, Shutdown, SystemCollections, Tls, TlsSettings, finish_router, init_logs,
@@ -82,6 +83,16 @@ pub(crate) struct ServeArgs {
     /// How long an access token of a peer is good for, in seconds
     #[arg(long, env = "BIGPEER_TOKEN_TTL_SECS", default_value_t = bigpeer_auth::DEFAULT_TOKEN_TTL_SECS, value_name = "SECS")]
     token_ttl_secs: u64,
+    /// How long a peer may be away before it has to log in again, in seconds
+    #[arg(long, env = "BIGPEER_REFRESH_TTL_SECS", default_value_t = bigpeer_auth::DEFAULT_REFRESH_TTL_SECS, value_name = "SECS")]
+    refresh_ttl_secs: u64,
+    /// File with the master keys that secrets are sealed with, one a line (64 hexadecimal digits), the newest first; made in the
+    /// data directory if neither it nor BIGPEER_MASTER_KEYS (the keys themselves) is given
+    #[arg(long, env = "BIGPEER_MASTER_KEY_FILE", value_name = "FILE")]
+    master_key_file: Option<PathBuf>,
+    /// Let authentication providers (webhooks, issuers) have private addresses: of this machine, of its network
+    #[arg(long, env = "BIGPEER_ALLOW_PRIVATE_PROVIDERS", value_parser = clap::builder::BoolishValueParser::new())]
+    allow_private_providers: bool,
     /// Largest attachment, in bytes
     #[arg(long, env = "BIGPEER_MAX_ATTACHMENT_BYTES", default_value_t = AttachmentSettings::default().max_bytes, value_name = "BYTES")]
     max_attachment_bytes: u64,
@@ -143,7 +154,8 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let expiry = tokio::spawn(bigpeer_api::expire_uploads(api.clone(), shutdown.clone()));
     let changes = feeds::context(&parts, args.allow_private_receivers, args.log == LogChoice::Embedded);
     let feeding = tokio::spawn(bigpeer_changefeed::run_feeds(changes.clone()));
-    let router = router(&parts, api, sql.clone(), args.token_ttl_secs).merge(bigpeer_changefeed::router(changes));
+    let forgetting = tokio::spawn(bigpeer_auth::forget_logins(Arc::clone(&parts.catalogue), shutdown.clone()));
+    let router = router(&parts, api, sql.clone(), auth(&parts, &args)).merge(bigpeer_changefeed::router(changes));
     let router = finish_router(router, Arc::clone(&parts.clock), Arc::clone(&parts.ids));
     welcome::print(&url, &args.data_dir, dev.as_ref())?;
     doors.print(tls.is_some())?;
@@ -156,6 +168,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
         tracing::warn!("some feeds did not end in time; whoever goes on with them may repeat what they sent last");
     }
     expiry.abort();
+    forgetting.abort();
     opening.abort();
     upkeep.abort();
     parts.stores.stop().await;
@@ -170,9 +183,14 @@ async fn open(args: &ServeArgs, shutdown: Shutdown) -> Result<Parts, Failure> {
     let log = log::open(&args.log, &args.data_dir.join("log")).await?;
     // After the log: whoever holds the lock of an embedded one is the one process that uses these objects.
     let objects = Arc::new(args.objects.open(&args.data_dir).await?);
-    let catalogue = Catalogue::open(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids)).await;
+    let keyring = master_key::open(args.master_key_file.as_deref(), &args.data_dir, ids.as_ref())?;
+    let catalogue = Catalogue::open_sealed(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids), keyring).await;
     let catalogue = catalogue.map_err(|error| Failure::new(error.to_string()))?;
+    // What was stored without a master key, or under an older one.
+    catalogue.reseal().await.map_err(|error| Failure::new(format!("secrets could not be sealed: {error}")))?;
     let feeds = Registry::new(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids));
+    let feeds = feeds.with_keyring(catalogue.keyring().clone());
+    feeds.reseal().await.map_err(|error| Failure::new(format!("secrets of feeds could not be sealed: {error}")))?;
     let keep_history = Duration::from_secs(args.keep_history_secs);
     let compaction = CompactorSettings {
         flush_after: Duration::from_secs(args.flush_after_secs),
@@ -208,7 +226,16 @@ fn api(parts: &Parts, args: &ServeArgs, sql: &SqlContext) -> ApiContext {
     }
 }
 
-fn router(parts: &Parts, api: ApiContext, sql: SqlContext, token_ttl_secs: u64) -> Router {
+fn auth(parts: &Parts, args: &ServeArgs) -> AuthContext {
+    let settings = AuthSettings {
+        token_ttl_secs: args.token_ttl_secs,
+        refresh_ttl_secs: args.refresh_ttl_secs,
+        allow_private_providers: args.allow_private_providers,
+    };
+    AuthContext::new(Arc::clone(&parts.catalogue), settings)
+}
+
+fn router(parts: &Parts, api: ApiContext, sql: SqlContext, auth: AuthContext) -> Router {
     let log = Arc::clone(&parts.log);
     let stores: Arc<dyn Stores> = Arc::clone(&parts.stores) as _;
     let (catalogue, clock, ids) = (&parts.catalogue, &parts.clock, &parts.ids);
@@ -223,7 +250,8 @@ fn router(parts: &Parts, api: ApiContext, sql: SqlContext, token_ttl_secs: u64) 
         .merge(parts.metrics.router())
         .merge(admin::router(admin.clone()))
         .merge(upkeep::router(admin))
-        .merge(bigpeer_auth::router(AuthContext { catalogue: Arc::clone(catalogue), token_ttl_secs }))
+        .merge(bigpeer_auth::admin_router(auth.clone()))
+        .merge(bigpeer_auth::router(auth))
         .merge(bigpeer_api::router(api))
         .merge(bigpeer_sql::router(sql))
         .merge(bigpeer_gateway::router(GatewayContext {

@@ -8,10 +8,11 @@
 mod dead;
 mod keys;
 mod retention;
+mod sealed;
 
 use std::sync::Arc;
 
-use bigpeer_chassis::{ApiError, ErrorCode, Name};
+use bigpeer_chassis::{ApiError, ErrorCode, Keyring, Name};
 use bigpeer_log::{Lease, MetaError, MetaOp, MetaWatch, TransactionLog};
 use bigpeer_types::{AppId, Clock, CollectionName, IdGenerator, Lsn};
 use bytes::Bytes;
@@ -109,6 +110,8 @@ pub struct Registry {
     log: Arc<dyn TransactionLog>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdGenerator>,
+    /// What secrets are sealed with.
+    keyring: Keyring,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -158,7 +161,13 @@ impl Registry {
     /// Over a log's metadata space.
     #[must_use]
     pub fn new(log: Arc<dyn TransactionLog>, clock: Arc<dyn Clock>, ids: Arc<dyn IdGenerator>) -> Self {
-        Self { log, clock, ids }
+        Self { log, clock, ids, keyring: Keyring::none() }
+    }
+
+    /// The same, with secrets sealed.
+    #[must_use]
+    pub fn with_keyring(self, keyring: Keyring) -> Self {
+        Self { keyring, ..self }
     }
 
     /// Told of every change of an entry.
@@ -172,7 +181,7 @@ impl Registry {
     /// # Errors
     /// When it cannot be read.
     pub async fn entry(&self, app: &AppId, name: &Name) -> Result<Option<Stored<Entry>>, FeedError> {
-        self.get(&Key::Entry(app.clone(), name.clone())).await
+        self.get_entry(&Key::Entry(app.clone(), name.clone())).await
     }
 
     /// How far a feed has come.
@@ -198,7 +207,7 @@ impl Registry {
                 let Some(Key::Entry(app, name)) = Key::decode(&key) else {
                     return Err(FeedError::Records(format!("{} is no key of a feed", String::from_utf8_lossy(&key))));
                 };
-                out.push((app, name, decode(&key, &stored.value)?));
+                out.push((app, name, sealed::read(&key, &stored.value, &self.keyring)?.0));
                 after = Some(key);
             }
             if !full {
@@ -236,7 +245,7 @@ impl Registry {
         spec.check().map_err(|reason| ApiError::new(ErrorCode::BadRequest, reason))?;
         let key = Key::Entry(app.clone(), name.clone());
         for _ in 0..ATTEMPTS {
-            let old: Option<Stored<Entry>> = self.get(&key).await?;
+            let old: Option<Stored<Entry>> = self.get_entry(&key).await?;
             let mut spec = spec.clone();
             let kept = spec.keep_secrets(old.as_ref().map(|old| &old.record.spec));
             kept.map_err(|reason| ApiError::new(ErrorCode::BadRequest, reason))?;
@@ -255,7 +264,7 @@ impl Registry {
                 return Ok((entry, false));
             }
             let mut ops = vec![MetaOp::Check { key: key.encode(), revision: old.as_ref().map(|old| old.revision) }];
-            ops.push(MetaOp::Put { key: key.encode(), value: encode(&entry)? });
+            ops.push(MetaOp::Put { key: key.encode(), value: self.encode_entry(&key, &entry)? });
             if old.is_none() {
                 if self.list(Some(app)).await?.len() >= MAX_FEEDS {
                     let message = format!("an app has at most {MAX_FEEDS} feeds; delete one that is not needed");
@@ -282,7 +291,7 @@ impl Registry {
     ) -> Result<Entry, ApiError> {
         let key = Key::Entry(app.clone(), name.clone());
         for _ in 0..ATTEMPTS {
-            let old: Stored<Entry> = self.get(&key).await?.ok_or_else(|| no_feed(name))?;
+            let old: Stored<Entry> = self.get_entry(&key).await?.ok_or_else(|| no_feed(name))?;
             let mut entry = old.record.clone();
             change(&mut entry);
             if entry == old.record {
@@ -290,7 +299,7 @@ impl Registry {
             }
             let ops = vec![
                 MetaOp::Check { key: key.encode(), revision: Some(old.revision) },
-                MetaOp::Put { key: key.encode(), value: encode(&entry)? },
+                MetaOp::Put { key: key.encode(), value: self.encode_entry(&key, &entry)? },
             ];
             if self.commit(ops).await? {
                 return Ok(entry);
@@ -357,7 +366,7 @@ impl Registry {
         let key = Key::Entry(app.clone(), name.clone());
         let at = Key::Checkpoint(app.clone(), name.clone());
         for _ in 0..ATTEMPTS {
-            let entry: Stored<Entry> = self.get(&key).await?.ok_or(FeedError::Lost)?;
+            let entry: Stored<Entry> = self.get_entry(&key).await?.ok_or(FeedError::Lost)?;
             if entry.record.incarnation != checkpoint.incarnation {
                 return Err(FeedError::Lost);
             }
@@ -382,6 +391,20 @@ impl Registry {
             }
         }
         Err(FeedError::Records("others keep changing the feed".to_owned()))
+    }
+
+    async fn get_entry(&self, key: &Key) -> Result<Option<Stored<Entry>>, FeedError> {
+        let bytes = key.encode();
+        let stored = self.log.metadata().get(&bytes).await?;
+        let read = |stored: bigpeer_log::Versioned| {
+            let (record, _) = sealed::read(&bytes, &stored.value, &self.keyring)?;
+            Ok(Stored { record, revision: stored.revision })
+        };
+        stored.map(read).transpose()
+    }
+
+    fn encode_entry(&self, key: &Key, entry: &Entry) -> Result<Bytes, FeedError> {
+        sealed::encode(&key.encode(), entry, &self.keyring, self.ids.as_ref())
     }
 
     async fn get<T: DeserializeOwned>(&self, key: &Key) -> Result<Option<Stored<T>>, FeedError> {

@@ -9,7 +9,6 @@
 //! # Memory
 //! What is under way is bounded in events and bytes.
 
-mod address;
 mod breaker;
 mod lane;
 mod post;
@@ -20,6 +19,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bigpeer_chassis::outbound_url;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -83,7 +83,8 @@ const fn day() -> u64 {
 
 impl WebhookSpec {
     pub(crate) fn check(&self) -> Result<(), String> {
-        post::parse_url(&self.url)?;
+        // Whether it may go there is the server's to say, not the feed's.
+        outbound_url("url", &self.url, true)?;
         if !(1..=2).contains(&self.secrets.len()) {
             return Err("'secrets' must hold one secret, or two while one is changed".to_owned());
         }

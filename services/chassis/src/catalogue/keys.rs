@@ -68,18 +68,32 @@ pub enum Key {
     App(AppId),
     /// `catalogue/keys/{app}/{name}`: an API key's hash, permissions and end. Until it is deleted, also after its end.
     ApiKey(AppId, Name),
-    /// `catalogue/token-keys/{app}`: what the app's access tokens are signed with. As long as the app.
+    /// `catalogue/token-keys/{app}`: what access tokens were signed with before they had keys of two halves. Read by nobody;
+    /// until an app of that time has a new key.
     TokenKey(AppId),
+    /// `catalogue/signing-keys/{app}`: the keys of the app's access tokens. As long as the app.
+    SigningKeys(AppId),
+    /// `catalogue/providers/{app}/{name}`: what vouches for users. Until it is deleted.
+    Provider(AppId, Name),
+    /// `catalogue/roles/{app}/{name}`: what a role allows. Until it is deleted.
+    Role(AppId, Name),
+    /// `catalogue/revocations/{app}/{id}`: logins that are good no more; ids are in order of time. Longer than a login lives.
+    Revocation(AppId, Name),
     /// `catalogue/admins/{name}`: an admin token's hash. Until it is deleted.
     Admin(Name),
     /// `sites/{app}`: the greatest site given away. For ever, or sites would be given twice. Outside `catalogue/`: a login
     /// changes it, and nobody needs to know.
     Sites(AppId),
+    /// `logins/{app}/{id}`: hashes of the refresh tokens of a login, and whose it is. Until it ends. Outside `catalogue/`: every
+    /// use of a token changes one, and only its device asks.
+    Login(AppId, String),
 }
 
 impl Key {
     /// What every key that is cached and watched starts with.
     pub const WATCHED: &'static str = "catalogue/";
+    /// What the keys of logins start with.
+    pub const LOGINS: &'static str = "logins/";
 
     /// The key's bytes.
     #[must_use]
@@ -90,8 +104,13 @@ impl Key {
             Self::App(app) => format!("catalogue/apps/{app}"),
             Self::ApiKey(app, name) => format!("catalogue/keys/{app}/{name}"),
             Self::TokenKey(app) => format!("catalogue/token-keys/{app}"),
+            Self::SigningKeys(app) => format!("catalogue/signing-keys/{app}"),
+            Self::Provider(app, name) => format!("catalogue/providers/{app}/{name}"),
+            Self::Role(app, name) => format!("catalogue/roles/{app}/{name}"),
+            Self::Revocation(app, id) => format!("catalogue/revocations/{app}/{id}"),
             Self::Admin(name) => format!("catalogue/admins/{name}"),
             Self::Sites(app) => format!("sites/{app}"),
+            Self::Login(app, id) => format!("logins/{app}/{id}"),
         };
         text.into()
     }
@@ -106,7 +125,12 @@ impl Key {
             ["catalogue", "apps", app] => Self::App(app.parse().ok()?),
             ["catalogue", "keys", app, name] => Self::ApiKey(app.parse().ok()?, name.parse().ok()?),
             ["catalogue", "token-keys", app] => Self::TokenKey(app.parse().ok()?),
+            ["catalogue", "signing-keys", app] => Self::SigningKeys(app.parse().ok()?),
             ["catalogue", "admins", name] => Self::Admin(name.parse().ok()?),
+            ["catalogue", "providers", app, name] => Self::Provider(app.parse().ok()?, name.parse().ok()?),
+            ["catalogue", "roles", app, name] => Self::Role(app.parse().ok()?, name.parse().ok()?),
+            ["catalogue", "revocations", app, id] => Self::Revocation(app.parse().ok()?, id.parse().ok()?),
+            ["logins", app, id] if !id.is_empty() => Self::Login(app.parse().ok()?, (*id).to_owned()),
             ["sites", app] => Self::Sites(app.parse().ok()?),
             _ => return None,
         })
@@ -127,8 +151,13 @@ mod tests {
             app().prop_map(Key::App),
             (app(), name()).prop_map(|(app, name)| Key::ApiKey(app, name)),
             app().prop_map(Key::TokenKey),
+            app().prop_map(Key::SigningKeys),
             name().prop_map(Key::Admin),
             app().prop_map(Key::Sites),
+            (app(), name()).prop_map(|(app, name)| Key::Provider(app, name)),
+            (app(), name()).prop_map(|(app, name)| Key::Role(app, name)),
+            (app(), name()).prop_map(|(app, name)| Key::Revocation(app, name)),
+            (app(), "[a-zA-Z0-9-]{1,20}").prop_map(|(app, id)| Key::Login(app, id)),
         ]
     }
 

@@ -8,8 +8,12 @@
 //! # Crash safety
 //! Each change is one atomic commit. Of an unknown commit the outcome is read before it is tried again.
 
+mod identity;
 mod keys;
+mod logins;
 mod records;
+mod sealing;
+mod signing;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -24,13 +28,20 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::watch;
 
+pub use identity::{Algorithm, Oidc, Provider, ProviderKind, ProviderSpec, Revocation, Revoked, Role, provider_place};
 pub use keys::{Key, Name, NameError};
-use records::{Admin, AppName, Sites, TokenKey};
+pub use logins::{Granted, LoginTimes, is_refresh_token};
+use records::{Admin, AppName, Sites};
 pub use records::{ApiKey, ApiKeySpec, App, KeyLimits, Tenant};
+use ring::signature::Ed25519KeyPair;
+pub(crate) use signing::SigningKeys;
+pub use signing::{MAX_TOKEN_TTL_SECS, PUBLISHED_BEFORE_MS, PublishedKey, ROTATE_AFTER_MS};
 pub(crate) use view::View;
 
+use crate::authenticate::Proven;
+use crate::keyring::Keyring;
 use crate::secret::{self, Secret};
-use crate::{ApiError, ErrorCode};
+use crate::{ApiError, ErrorCode, Recent};
 
 /// How often a change is tried again when others change the same.
 const ATTEMPTS: usize = 64;
@@ -106,10 +117,16 @@ pub struct Catalogue {
     changed: watch::Sender<u64>,
     /// Why the view may be old, if it may.
     stale: RwLock<Option<String>>,
+    /// What secrets are sealed with.
+    keyring: Keyring,
+    /// Secret halves of signing keys, by key id: opening one takes longer than signing.
+    ready: Recent<String, Arc<Ed25519KeyPair>>,
+    /// Tokens whose signature was checked, by their text.
+    proven: Recent<Box<str>, Arc<Proven>>,
 }
 
 impl Catalogue {
-    /// Reads the catalogue and watches it from now on, until the last reference is dropped.
+    /// [`Self::open_sealed`] without a master key: secrets are stored as they are.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -118,8 +135,22 @@ impl Catalogue {
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdGenerator>,
     ) -> Result<Arc<Self>, CatalogueError> {
+        Self::open_sealed(log, clock, ids, Keyring::none()).await
+    }
+
+    /// Reads the catalogue and watches it from now on, until the last reference is dropped. Its secrets are sealed with
+    /// `keyring`.
+    ///
+    /// # Errors
+    /// When it cannot be read; when something was sealed with a master key that is not there.
+    pub async fn open_sealed(
+        log: Arc<dyn TransactionLog>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn IdGenerator>,
+        keyring: Keyring,
+    ) -> Result<Arc<Self>, CatalogueError> {
         let mut changes = log.metadata().watch(Key::WATCHED.as_bytes());
-        let view = View::load(log.metadata()).await?;
+        let view = View::load(log.metadata(), &keyring).await?;
         let catalogue = Arc::new(Self {
             changed: watch::Sender::new(view.revision),
             view: RwLock::new(Arc::new(view)),
@@ -128,6 +159,9 @@ impl Catalogue {
             log,
             clock,
             ids,
+            keyring,
+            ready: Recent::default(),
+            proven: Recent::default(),
         });
         let weak = Arc::downgrade(&catalogue);
         tokio::spawn(async move {
@@ -148,6 +182,16 @@ impl Catalogue {
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// What secrets are sealed with.
+    #[must_use]
+    pub const fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    pub(crate) const fn proven(&self) -> &Recent<Box<str>, Arc<Proven>> {
+        &self.proven
     }
 
     pub(crate) fn view(&self) -> Arc<View> {
@@ -256,12 +300,10 @@ impl Catalogue {
         if self.get::<Tenant>(&Key::Tenant(tenant.clone())).await?.is_none() {
             return Err(CatalogueError::NotFound { what: "tenant", name: tenant.to_string() });
         }
-        let mut secret = [0; 32];
-        self.ids.fill(&mut secret);
         let app = App { id: id.clone(), tenant: tenant.clone(), name: name.clone(), created_ms: self.clock.now_ms() };
         with.extend([
             MetaOp::Put { key: Key::App(id.clone()).encode(), value: records::encode(&app)? },
-            MetaOp::Put { key: Key::TokenKey(id.clone()).encode(), value: records::encode(&TokenKey { secret })? },
+            self.first_signing_key(&id)?,
         ]);
         let named = self.create(&Key::AppName(tenant.clone(), name.clone()), AppName { app: id }, with).await?;
         let key = Key::App(named.app.clone());
@@ -421,7 +463,7 @@ impl Catalogue {
 
     async fn reload(&self) -> Result<(), CatalogueError> {
         let _one_at_a_time = self.reloading.lock().await;
-        let loaded = View::load(self.log.metadata()).await;
+        let loaded = View::load(self.log.metadata(), &self.keyring).await;
         let stale = loaded.as_ref().err().map(ToString::to_string);
         *self.stale.write().unwrap_or_else(PoisonError::into_inner) = stale;
         let view = loaded?;

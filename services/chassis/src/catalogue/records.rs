@@ -93,19 +93,6 @@ impl ApiKey {
     }
 }
 
-/// What an app's access tokens are signed with.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TokenKey {
-    #[serde(with = "hex")]
-    pub(crate) secret: [u8; 32],
-}
-
-impl std::fmt::Debug for TokenKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TokenKey(…)")
-    }
-}
-
 /// An admin token at rest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Admin {
@@ -141,26 +128,29 @@ pub(crate) fn encode<T: Serialize>(record: &T) -> Result<Bytes, CatalogueError> 
         .map_err(|error| CatalogueError::Corrupt { key: "(new)".to_owned(), reason: error.to_string() })
 }
 
+/// That what stands under `key` is of no use.
+pub(crate) fn corrupt(key: &Key, reason: String) -> CatalogueError {
+    CatalogueError::Corrupt { key: String::from_utf8_lossy(&key.encode()).into_owned(), reason }
+}
+
 /// Reads what stands under `key`.
 pub(crate) fn decode<T: DeserializeOwned>(key: &Key, bytes: &[u8]) -> Result<T, CatalogueError> {
-    let corrupt =
-        |reason: String| CatalogueError::Corrupt { key: String::from_utf8_lossy(&key.encode()).into_owned(), reason };
-    let stored: Stored<T> = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+    let stored: Stored<T> = serde_json::from_slice(bytes).map_err(|error| corrupt(key, error.to_string()))?;
     if stored.version != VERSION {
-        return Err(corrupt(format!("version {} is not known to this build; it knows {VERSION}", stored.version)));
+        return Err(corrupt(key, format!("version {} is not known to this build; it knows {VERSION}", stored.version)));
     }
     Ok(stored.record)
 }
 
 /// 32 bytes as 64 hexadecimal digits.
-mod hex {
+pub(crate) mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
         let text = String::deserialize(from)?;
         let refused = || D::Error::custom("expected 64 hexadecimal digits");
         let mut out = [0; 32];
@@ -188,10 +178,5 @@ mod tests {
             let error = decode::<Sites>(&key, bad.as_bytes()).unwrap_err();
             assert!(error.to_string().contains("sites/a"), "{error}");
         }
-        let secret = TokenKey { secret: [0xab; 32] };
-        let bytes = encode(&secret).unwrap();
-        let key = Key::TokenKey(AppId::new("a").unwrap());
-        assert_eq!(decode::<TokenKey>(&key, &bytes).unwrap(), secret);
-        assert!(!format!("{secret:?}").contains("ab"));
     }
 }

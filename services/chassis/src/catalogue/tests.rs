@@ -9,6 +9,9 @@ use bigpeer_types::{ManualClock, RandomIds};
 use super::*;
 use crate::{Permissions, Principal, TokenAge};
 
+mod identity;
+mod signing;
+
 struct World {
     log: Arc<MemoryLog>,
     clock: Arc<ManualClock>,
@@ -182,7 +185,7 @@ async fn a_token_opens_its_app_as_its_site_until_it_or_its_key_ends() {
     assert!(
         matches!(&principal, Principal::Peer { site: its, expires_at_ms, .. } if *its == site && *expires_at_ms == ends)
     );
-    assert_eq!(principal.permissions(), Permissions::all());
+    assert_eq!(*principal.permissions(), Permissions::all());
     assert!(world.catalogue.authenticate_token(&other.id, &token).is_err());
     world.clock.set(ends);
     assert!(world.catalogue.authenticate_token(&world.app.id, &token).is_err());

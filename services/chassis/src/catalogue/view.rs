@@ -1,14 +1,18 @@
 //! The catalogue in memory, as of one moment: what every request is looked up in, without waiting.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bigpeer_log::{MetaError, Metadata};
 use bigpeer_types::AppId;
 
-use super::CatalogueError;
+use super::identity::{Provider, Revocations, Role};
 use super::keys::{Key, Name};
-use super::records::{self, Admin, ApiKey, App, Tenant, TokenKey};
-use crate::Permissions;
+use super::records::{self, Admin, ApiKey, App, Tenant};
+use super::{CatalogueError, SigningKeys};
+use crate::authenticate::Checked;
+use crate::keyring::Keyring;
+use crate::{Permissions, Recent};
 
 const PAGE: usize = 1000;
 
@@ -22,25 +26,31 @@ pub(crate) struct View {
     pub(crate) keys: BTreeMap<(AppId, Name), ApiKey>,
     /// By app and prefix, to find the one that a request may carry.
     pub(crate) by_prefix: BTreeMap<(AppId, String), Name>,
-    /// Permissions of keys whose conditions are of the older language, in DQL.
-    pub(crate) effective: BTreeMap<(AppId, Name), Permissions>,
-    pub(crate) token_keys: BTreeMap<AppId, TokenKey>,
+    /// What keys allow, with conditions in DQL and without parameters.
+    pub(crate) effective: BTreeMap<(AppId, Name), Arc<Permissions>>,
+    pub(crate) signing: BTreeMap<AppId, SigningKeys>,
+    pub(crate) providers: BTreeMap<(AppId, Name), Arc<Provider>>,
+    pub(crate) roles: BTreeMap<(AppId, Name), Arc<Role>>,
+    /// The revocations of each app, and their ids in the same order.
+    pub(crate) revocations: BTreeMap<AppId, (Vec<Name>, Revocations)>,
     /// By prefix.
     pub(crate) admins: BTreeMap<String, Admin>,
     /// The newest revision that was read.
     pub(crate) revision: u64,
+    /// Who carries a token, as long as this view is in force.
+    pub(crate) checked: Recent<Box<str>, Arc<Checked>>,
 }
 
 impl View {
     /// Reads all of it.
-    pub(crate) async fn load(metadata: &dyn Metadata) -> Result<Self, CatalogueError> {
+    pub(crate) async fn load(metadata: &dyn Metadata, keyring: &Keyring) -> Result<Self, CatalogueError> {
         let mut view = Self::default();
         let mut after: Option<bytes::Bytes> = None;
         loop {
             let page = metadata.range(Key::WATCHED.as_bytes(), after.as_deref(), PAGE).await?;
             let full = page.len() == PAGE;
             for (key, value) in page {
-                view.add(&key, &value.value)?;
+                view.add(&key, &value.value, keyring)?;
                 view.revision = view.revision.max(value.revision);
                 after = Some(key);
             }
@@ -50,7 +60,7 @@ impl View {
         }
     }
 
-    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), CatalogueError> {
+    fn add(&mut self, key: &[u8], value: &[u8], keyring: &Keyring) -> Result<(), CatalogueError> {
         let Some(key) = Key::decode(key) else {
             return Err(CatalogueError::Corrupt {
                 key: String::from_utf8_lossy(key).into_owned(),
@@ -71,20 +81,38 @@ impl View {
             Key::ApiKey(app, name) => {
                 let record: ApiKey = records::decode(&key, value)?;
                 self.by_prefix.insert((app.clone(), record.prefix.clone()), name.clone());
-                if record.permissions.ql_version == 0 {
-                    self.effective.insert((app.clone(), name.clone()), record.permissions.in_dql());
-                }
+                let effective = Arc::new(record.permissions.bound(&serde_json::Map::new()));
+                self.effective.insert((app.clone(), name.clone()), effective);
                 self.keys.insert((app.clone(), name.clone()), record);
             }
-            Key::TokenKey(app) => {
-                self.token_keys.insert(app.clone(), records::decode(&key, value)?);
+            Key::SigningKeys(app) => {
+                let mut record: SigningKeys = records::decode(&key, value)?;
+                for (_, sealed) in record.sealed(app) {
+                    keyring.knows(sealed).map_err(|error| records::corrupt(&key, error.to_string()))?;
+                }
+                self.signing.insert(app.clone(), record);
+            }
+            Key::Provider(app, name) => {
+                let mut record: Provider = records::decode(&key, value)?;
+                for sealed in record.sealed() {
+                    keyring.knows(sealed).map_err(|error| records::corrupt(&key, error.to_string()))?;
+                }
+                self.providers.insert((app.clone(), name.clone()), Arc::new(record));
+            }
+            Key::Role(app, name) => {
+                self.roles.insert((app.clone(), name.clone()), Arc::new(records::decode(&key, value)?));
+            }
+            Key::Revocation(app, id) => {
+                let (ids, revocations) = self.revocations.entry(app.clone()).or_default();
+                revocations.add(records::decode(&key, value)?);
+                ids.push(id.clone());
             }
             Key::Admin(_) => {
                 let record: Admin = records::decode(&key, value)?;
                 self.admins.insert(record.prefix.clone(), record);
             }
-            // Not below the watched prefix.
-            Key::Sites(_) => {}
+            // Nobody needs the first; the others are not below the watched prefix.
+            Key::TokenKey(_) | Key::Sites(_) | Key::Login(..) => {}
         }
         Ok(())
     }

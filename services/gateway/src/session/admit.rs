@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bigpeer_chassis::{Catalogue, Name, Permissions, Principal, TokenAge};
+use bigpeer_chassis::{Account, Catalogue, Permissions, Principal, TokenAge};
 use bigpeer_log::ReadError;
 use bigpeer_protocol::pb::{self, CloseCode};
 use bigpeer_protocol::{Admission, GatewayEffect, GatewaySession, decode_peer_frame};
@@ -26,8 +26,8 @@ pub(super) struct Admitted {
     pub(super) catalogue: u64,
     pub(super) token: String,
     pub(super) admission: Admission,
-    /// The name of the key that the peer logged in with, and what the peer says about its device.
-    pub(super) user: Name,
+    /// Who logged in, and what the peer says about its device.
+    pub(super) user: Account,
     pub(super) device: Option<pb::Device>,
     /// What the peer has not heard of.
     pub(super) rejections: Vec<Rejection>,
@@ -138,9 +138,11 @@ fn authenticate(
     catalogue: &Catalogue,
     app: &AppId,
     token: &str,
-) -> Result<(SiteId, Name, Permissions, u64), pb::Close> {
+) -> Result<(SiteId, Account, Arc<Permissions>, u64), pb::Close> {
     match catalogue.authenticate_token(app, token) {
-        Ok(Principal::Peer { site, key, permissions, expires_at_ms }) => Ok((site, key, permissions, expires_at_ms)),
+        Ok(Principal::Peer { site, account, permissions, expires_at_ms }) => {
+            Ok((site, account, permissions, expires_at_ms))
+        }
         Ok(Principal::ApiKey { .. } | Principal::Admin) => Err(pb::Close::new(
             CloseCode::CloseUnauthenticated,
             "log in first: only a peer's access token opens a session",
@@ -169,10 +171,10 @@ impl Session {
             Ok((site, ..)) if site != self.machine.site() => {
                 self.end(CloseCode::CloseForeignSite, "the access token was given to another site");
             }
-            Ok((_, key, permissions, expires_at_ms)) => {
+            Ok((_, account, permissions, expires_at_ms)) => {
                 self.token = token;
                 self.expires_at_ms = expires_at_ms;
-                self.put_in_force(&key, permissions);
+                self.put_in_force(&account, permissions);
             }
             Err(close) => self.end(close.code(), &close.message),
         }
@@ -181,15 +183,15 @@ impl Session {
     /// The catalogue has changed: what the token allows may have, too.
     pub(super) fn permissions_changed(&mut self) {
         match authenticate(&self.gateway.context.catalogue, &self.app.id, &self.token) {
-            Ok((_, key, permissions, _)) => self.put_in_force(&key, permissions),
+            Ok((_, account, permissions, _)) => self.put_in_force(&account, permissions),
             Err(close) if close.code() == CloseCode::CloseTokenExpired => self.end(close.code(), &close.message),
             Err(_) => self.end(CloseCode::CloseAccessRevoked, "access was revoked"),
         }
     }
 
-    fn put_in_force(&mut self, key: &Name, permissions: Permissions) {
-        if permissions != *self.rules.permissions() {
-            self.rules = self.app.rules(key, permissions);
+    fn put_in_force(&mut self, account: &Account, permissions: Arc<Permissions>) {
+        if *permissions != *self.rules.permissions() {
+            self.rules = self.app.rules(account, permissions);
             self.app.hub.set_rules(self.queue.number(), &self.rules);
             self.rules_changed();
         }

@@ -16,4 +16,5 @@ mod permissions;
 mod push;
 mod resume;
 mod subscribe;
+mod users;
 mod world;

@@ -79,6 +79,19 @@ async fn the_examples_of_the_http_guide_answer_what_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_examples_of_the_guide_to_authentication_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = Server::start(&dir.path().join("data")).await;
+    let blocks = blocks("auth.md");
+    let shell: Vec<&Block> = blocks.iter().filter(|block| block.language == "sh").collect();
+    let outputs = run(&shell, dir.path());
+    assert!(outputs[1].contains(r#""name":"clerk""#) && outputs[2].contains(r#"{"n":0}"#), "{outputs:?}");
+    for output in &outputs {
+        assert!(!output.contains("\"code\""), "an example is answered with an error: {output}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_examples_of_the_guide_to_running_work() {
     let dir = tempfile::tempdir().unwrap();
     let _server = Server::start(&dir.path().join("data")).await;

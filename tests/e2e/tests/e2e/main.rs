@@ -19,5 +19,6 @@ mod feeds;
 mod flights;
 mod keeping;
 mod kill;
+mod secrets;
 mod shell;
 mod tls;

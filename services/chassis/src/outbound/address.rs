@@ -1,4 +1,4 @@
-//! Which addresses a webhook may go to. Names are resolved here, and what they resolve to is what is connected to: a name
+//! Which addresses requests of this process may go to. Names are resolved here, and what they resolve to is what is connected to: a name
 //! cannot show one address when it is checked and another when it is used.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,8 +7,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// Resolves names, and leaves out addresses that are not of the public internet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PublicOnly {
-    pub(super) allow_private: bool,
+pub(crate) struct PublicOnly {
+    pub(crate) allow_private: bool,
 }
 
 impl Resolve for PublicOnly {
@@ -28,7 +28,7 @@ impl Resolve for PublicOnly {
 }
 
 /// Whether an address is of the public internet.
-pub(super) fn is_public(address: IpAddr) -> bool {
+pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
