@@ -5,8 +5,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use bigpeer_crdt::DocId;
 use bigpeer_tables::{AppliedBatch, Snapshot, TablesError};
-use bigpeer_types::Lsn;
+use bigpeer_types::{CollectionName, Lsn};
 use futures::future::{BoxFuture, try_join_all};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -112,19 +113,14 @@ pub(super) type Loads = FuturesUnordered<BoxFuture<'static, (u64, Result<Loaded,
 /// A read of documents that was begun.
 pub(super) type Load = BoxFuture<'static, Result<Loaded, TablesError>>;
 
-/// Reads documents as they are in a snapshot.
-pub(super) fn load(snapshot: &Snapshot, missing: Touched) -> Load {
+/// Reads documents of one collection as they are in a snapshot.
+pub(super) fn load(snapshot: &Snapshot, collection: CollectionName, ids: BTreeSet<DocId>) -> Load {
     let snapshot = snapshot.clone();
     async move {
-        let mut loaded = Vec::new();
-        for (collection, ids) in missing {
-            let ids: Vec<_> = ids.into_iter().collect();
-            let found = snapshot.get_many(&collection, &ids).await?;
-            for (id, found) in ids.into_iter().zip(found) {
-                loaded.push((collection.clone(), id, found.map(|stored| stored.document)));
-            }
-        }
-        Ok(loaded)
+        let ids: Vec<_> = ids.into_iter().collect();
+        let found = snapshot.get_many(&collection, &ids).await?;
+        let found = ids.into_iter().zip(found);
+        Ok(found.map(|(id, found)| (collection.clone(), id, found.map(|stored| stored.document))).collect())
     }
     .boxed()
 }

@@ -72,10 +72,8 @@ impl Documents {
     }
 
     /// These are being read.
-    pub(super) fn awaits(&mut self, missing: Touched) {
-        for (collection, ids) in missing {
-            self.cold.entry(collection).or_default().extend(ids);
-        }
+    pub(super) fn awaits(&mut self, collection: CollectionName, ids: BTreeSet<DocId>) {
+        self.cold.entry(collection).or_default().extend(ids);
     }
 
     /// What is being read.

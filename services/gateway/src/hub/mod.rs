@@ -383,18 +383,20 @@ impl Shared {
             }
             drop(state);
             // Without the lock: sessions may come and go meanwhile, and with them collections. What is in memory below is
-            // there at once.
-            let mut load = cold::load(&batch.before, missing.clone());
-            match load.as_mut().now_or_never() {
-                Some(Ok(loaded)) => documents.loaded(loaded),
-                // The error is met where the others are.
-                Some(Err(error)) => {
-                    documents.awaits(missing);
-                    begun.push(async move { Err(error) }.boxed());
-                }
-                None => {
-                    documents.awaits(missing);
-                    begun.push(load);
+            // there at once. Each collection by itself: who listens to one does not wait for another of the same batch.
+            for (collection, ids) in missing {
+                let mut load = cold::load(&batch.before, collection.clone(), ids.clone());
+                match load.as_mut().now_or_never() {
+                    Some(Ok(loaded)) => documents.loaded(loaded),
+                    // The error is met where the others are.
+                    Some(Err(error)) => {
+                        documents.awaits(collection, ids);
+                        begun.push(async move { Err(error) }.boxed());
+                    }
+                    None => {
+                        documents.awaits(collection, ids);
+                        begun.push(load);
+                    }
                 }
             }
         }

@@ -134,6 +134,34 @@ async fn cold_documents_hold_up_only_those_who_need_them_and_nothing_comes_out_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_batch_with_cold_documents_holds_up_only_their_collection() {
+    let gate = Arc::new(Gate { inner: InMemory::new(), open: watch::Sender::new(true) });
+    let world = World::on(GatewaySettings::default(), Arc::clone(&gate) as _, TablesSettings::default()).await;
+    let mut writer = world.client().await;
+    let mut author = Author::new(writer.site);
+    let lsn = writer.write(1, author.insert("a", "UA")).await;
+    world.store.wait_for(lsn).await.unwrap();
+    world.store.writer().await.unwrap().flush().await.unwrap();
+    let (mut cold, mut hot) = (world.client().await, world.client().await);
+    let (mut of_cold, mut of_hot) = (Replica::default(), Replica::default());
+    cold.subscribe(1, "SELECT * FROM flights", None).await;
+    cold.catch_up(&mut of_cold).await;
+    hot.subscribe(1, "SELECT * FROM other", None).await;
+    hot.catch_up(&mut of_hot).await;
+
+    gate.open.send_replace(false);
+    // One message becomes one append, and that one batch of the feed.
+    let transactions = [author.set("a", "gate", "B2"), author.elsewhere("x")].into_iter().zip(2..);
+    let transactions = transactions
+        .map(|(transaction, seq)| pb::PushedTransaction { seq, transaction, basis: seq - 1, more: false })
+        .collect();
+    writer.send(pb::Push { transactions }).await;
+    hot.until(&mut of_hot, |replica| replica.ids() == ["x"]).await;
+    gate.open.send_replace(true);
+    cold.until(&mut of_cold, |replica| replica.field("a", "gate") == Some(Value::String("B2".into()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_a_cold_document_and_leaves_is_not_waited_for() {
     let gate = Arc::new(Gate { inner: InMemory::new(), open: watch::Sender::new(true) });
     let world = World::on(GatewaySettings::default(), Arc::clone(&gate) as _, TablesSettings::default()).await;
