@@ -10,7 +10,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bigpeer_chassis::{Access, ApiError, ErrorCode, Principal, Shutdown, app_of};
-use bigpeer_types::AppId;
+use bigpeer_types::{AppId, Lsn};
 use bytes::{Bytes, BytesMut};
 use futures::stream;
 
@@ -38,6 +38,8 @@ struct Asked {
     heartbeat: Duration,
     /// Server-sent events; else lines of JSON.
     sse: bool,
+    /// Whether the stream stays open when there is nothing more to tell.
+    follow: bool,
 }
 
 fn refuse(message: impl Into<String>) -> ApiError {
@@ -132,6 +134,11 @@ impl Asked {
             Some("true") => true,
             Some(_) => return Err(refuse("'snapshot' is true or false")),
         };
+        let follow = match take("follow").as_deref() {
+            None | Some("true") => true,
+            Some("false") => false,
+            Some(_) => return Err(refuse("'follow' is true or false")),
+        };
         // What a browser sends when it connects again is newer than what the address says.
         let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let cursor = take("cursor");
@@ -146,7 +153,7 @@ impl Asked {
         }
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let sse = accept.contains("text/event-stream");
-        Ok(Self { sources, values, format, start, heartbeat: Duration::from_secs(heartbeat), sse })
+        Ok(Self { sources, values, format, start, heartbeat: Duration::from_secs(heartbeat), sse, follow })
     }
 }
 
@@ -211,12 +218,12 @@ pub(crate) async fn changes(
         let message = format!("this key may not read the collection '{hidden}'");
         return Err(ApiError::new(ErrorCode::Forbidden, message));
     }
-    if let Start::At(cursor) = &asked.start {
-        let head = context.log.head(&app).await;
-        let head = head.map_err(|_| ApiError::new(ErrorCode::Unavailable, "the log cannot be read right now"))?;
-        if cursor.position.lsn > head {
-            return Err(refuse(FeedError::Ahead { after: cursor.position.lsn, head }.to_string()));
-        }
+    let head = context.log.head(&app).await;
+    let head = head.map_err(|_| ApiError::new(ErrorCode::Unavailable, "the log cannot be read right now"))?;
+    if let Start::At(cursor) = &asked.start
+        && cursor.position.lsn > head
+    {
+        return Err(refuse(FeedError::Ahead { after: cursor.position.lsn, head }.to_string()));
     }
     let too_many = || {
         let message = format!("this app has {} streams open already", context.settings.max_streams_per_app);
@@ -237,6 +244,7 @@ pub(crate) async fn changes(
         reader,
         heartbeat: asked.heartbeat,
         sse: asked.sse,
+        until: (!asked.follow).then_some(head),
         greeted: false,
         ended: false,
         _open: open,
@@ -266,6 +274,8 @@ struct Streaming {
     reader: Reader,
     heartbeat: Duration,
     sse: bool,
+    /// The stream ends when everything up to here was told.
+    until: Option<Lsn>,
     greeted: bool,
     ended: bool,
     _open: OpenStream,
@@ -284,6 +294,13 @@ impl Streaming {
         let beat = tokio::time::sleep(self.heartbeat);
         tokio::pin!(beat);
         loop {
+            let cursor = self.reader.cursor();
+            if self.until.is_some_and(|until| cursor.snapshot.is_none() && cursor.position.whole() >= until) {
+                // So that the reader knows from where to ask next time.
+                self.ended = true;
+                let bytes = self.beat();
+                return Some(self.if_allowed(bytes));
+            }
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return None,

@@ -26,6 +26,7 @@ pub(super) fn path() -> Value {
                 parameter("fields", "Only these fields, with commas between.", text()),
                 parameter("values", "How values are written.", choice(&["untyped", "typed"])),
                 parameter("format", "The envelope of events.", choice(&["json", "cloudevents"])),
+                parameter("follow", "Whether the stream stays open; without, it ends when everything was told that was written before.", json!({ "type": "boolean", "default": true })),
                 parameter("heartbeat", "Seconds between heartbeats.", json!({ "type": "integer", "minimum": 1, "maximum": 300, "default": 15 })),
                 { "name": "Last-Event-ID", "in": "header", "required": false, "description": "A cursor; wins over the parameter.", "schema": text() }
             ],

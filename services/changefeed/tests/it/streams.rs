@@ -44,6 +44,40 @@ async fn a_stream_is_a_snapshot_and_then_what_changes() {
 }
 
 #[tokio::test]
+async fn a_stream_that_does_not_follow_ends_where_the_app_stood_and_says_where_that_was() {
+    let mut served = serve(ChangefeedSettings::default()).await;
+    let mut cursor = String::new();
+    // An app without anything, a snapshot, and what came since; also when it is of another collection.
+    for (id, (query, write, told)) in [
+        ("snapshot=true", None, vec!["heartbeat", "snapshotBegin", "snapshotEnd", "heartbeat"]),
+        (
+            "snapshot=true",
+            Some("cars"),
+            vec!["heartbeat", "snapshotBegin", "documentChanged", "snapshotEnd", "heartbeat"],
+        ),
+        ("", Some("cars"), vec!["heartbeat", "documentChanged", "heartbeat"]),
+        ("collections=cars", Some("boats"), vec!["heartbeat", "heartbeat"]),
+        ("", None, vec!["heartbeat", "heartbeat"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if let Some(collection) = write {
+            served.put(collection, i64::try_from(id).unwrap(), json!({})).await;
+        }
+        let query = if query.starts_with("snap") { query.to_owned() } else { format!("{query}&cursor={cursor}") };
+        let mut stream = served.open(&format!("{query}&follow=false")).await;
+        let mut seen = Vec::new();
+        while let Some(line) = stream.line().await {
+            let event: Json = serde_json::from_str(&line).unwrap();
+            cursor = event["cursor"].as_str().unwrap().to_owned();
+            seen.push(event["type"].as_str().unwrap().to_owned());
+        }
+        assert_eq!(seen, told, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn server_sent_events_carry_the_cursor_as_their_id_and_take_it_back() {
     let mut served = serve(ChangefeedSettings::default()).await;
     served.put("cars", 1, json!({})).await;
@@ -97,6 +131,7 @@ async fn what_cannot_be_answered_is_refused_before_anything_is_sent() {
         ("cursor=nonsense", "cursor"),
         ("cursor=99999999.0", "ahead"),
         ("heartbeat=0", "heartbeat"),
+        ("follow=no", "follow"),
         ("colections=cars", "colections"),
         ("cursor=0.0&cursor=0.0", "twice"),
         ("on=never&collections=cars", "view"),

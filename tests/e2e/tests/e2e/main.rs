@@ -14,6 +14,7 @@ mod bad_input;
 mod deleting;
 mod devices;
 mod docs;
+mod doors;
 mod feed_commands;
 mod feeds;
 mod flights;
