@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PURE = {"bigpeer-types", "bigpeer-crdt", "bigpeer-dql", "bigpeer-protocol"}
 IO_CRATES = {"tokio", "axum", "object_store", "reqwest", "rusqlite", "datafusion"}
 # Services meet through the log, the tables and the catalogue; only the binary composes them.
-SERVICES = {"bigpeer-auth", "bigpeer-gateway", "bigpeer-api", "bigpeer-compactor", "bigpeer-changefeed", "bigpeer-sql"}
+SERVICES = {"bigpeer-auth", "bigpeer-control", "bigpeer-gateway", "bigpeer-api", "bigpeer-compactor", "bigpeer-changefeed", "bigpeer-sql"}
 COMPOSER = {"bigpeer", "bigpeer-e2e"}
 # Doors: each may import the one service that it is a door of, and no other.
 DOORS = {"bigpeer-flight": "bigpeer-sql", "bigpeer-pgwire": "bigpeer-sql", "bigpeer-kafka": "bigpeer-changefeed"}

@@ -126,9 +126,9 @@ impl SqlContext {
     /// `unauthorized`, whatever the reason; `forbidden` for who may not read.
     pub fn user(&self, app: &str, credential: &str) -> Result<SqlUser, ApiError> {
         let app = app_of(app)?;
-        let principal = self.catalogue.authenticate_credential(&app, credential)?;
+        let principal = self.catalogue.authenticate_credential(&app, bigpeer_chassis::Door::Sql, credential)?;
         let access = principal.permissions().read.clone();
-        let account = principal.account().ok_or_else(ApiError::unauthorized)?;
+        let account = principal.account();
         if access == Access::default() {
             return Err(ApiError::new(ErrorCode::Forbidden, "this key may not read anything"));
         }

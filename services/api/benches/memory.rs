@@ -35,7 +35,7 @@ impl Memory {
             Catalogue::open(Arc::clone(&log) as _, Arc::clone(&clock) as _, Arc::clone(&ids) as _).await.unwrap();
         catalogue.create_tenant(&name("t")).await.unwrap();
         let app = catalogue.create_app(&name("t"), &name("a")).await.unwrap().id;
-        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
+        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
         let key = catalogue.put_api_key(&app, &name("all"), spec).await.unwrap().1.unwrap().expose().to_owned();
         let objects = Arc::new(InMemory::new());
         let settings = TablesSettings::default();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use bigpeer_chassis::{ApiError, ErrorCode, Permissions, app_of, current_request_id};
+use bigpeer_chassis::{ApiError, Door, ErrorCode, Permissions, app_of, current_request_id};
 use bigpeer_crdt::{Object, Value};
 use bigpeer_dql::{Mode, Moment, Plan, Statement};
 use bigpeer_tables::DocumentStore;
@@ -211,7 +211,7 @@ impl Turn<'_> {
 impl Caller {
     pub(crate) fn of(api: &Api, app: &str, headers: &HeaderMap) -> Result<Self, ApiError> {
         let app = app_of(app)?;
-        let permissions = api.context.catalogue.authenticate(&app, headers)?.permissions();
+        let permissions = api.context.catalogue.authenticate(&app, Door::Data, headers)?.permissions();
         Ok(Self { app, permissions, wait_for: transaction_id(headers)?, now_ms: api.context.clock.now_ms() })
     }
 

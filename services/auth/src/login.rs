@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json as Answer, body::Bytes};
 use bigpeer_chassis::{
-    AccessToken, ApiError, ApiKey, ErrorCode, Granted, Holder, Json, Name, ProviderKind, TokenAge, User, app_of,
+    AccessToken, ApiError, ApiKey, Door, ErrorCode, Granted, Holder, Json, Name, ProviderKind, TokenAge, User, app_of,
     bearer, is_refresh_token,
 };
 use bigpeer_types::{AppId, SiteId};
@@ -87,7 +87,7 @@ pub(crate) async fn login(
     // Before the body is looked at: who shows a wrong key hears nothing else.
     let key = match bearer(&headers) {
         Some(credential) => {
-            let key = context.catalogue.authenticate_api_key(&app, credential);
+            let key = context.catalogue.authenticate_api_key(&app, Door::Sync, credential);
             metrics::login("key", key.is_ok());
             Some(key?)
         }
@@ -229,7 +229,8 @@ pub(crate) async fn refresh(
     let token = context.catalogue.verify_token(&app, credential, TokenAge::MayHaveEnded)?;
     // Where there is a refresh token, it is the only way: a stolen access token must not live for ever.
     let (Holder::Key(name), None) = (token.holder, token.login) else { return Err(ApiError::unauthorized()) };
-    let key = context.catalogue.api_key(&app, &name).ok_or_else(ApiError::unauthorized)?;
+    let key = context.catalogue.api_key(&app, &name).filter(|key| key.scopes.contain(Door::Sync));
+    let key = key.ok_or_else(ApiError::unauthorized)?;
     without_refresh_token(&context, &app, token.site, &key).await
 }
 
@@ -247,7 +248,7 @@ pub(crate) async fn logout(
 
 async fn login_of_an_older_peer(context: &AuthContext, app: &AppId, headers: &HeaderMap) -> Result<Response, ApiError> {
     let credential = bearer(headers).ok_or_else(ApiError::unauthorized)?;
-    let key = context.catalogue.authenticate_api_key(app, credential);
+    let key = context.catalogue.authenticate_api_key(app, Door::Sync, credential);
     metrics::login("key", key.is_ok());
     let key = key?;
     let site = context.catalogue.allocate_site(app).await?;

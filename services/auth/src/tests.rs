@@ -34,7 +34,7 @@ async fn world() -> World {
         Catalogue::open(Arc::new(MemoryLog::new()), Arc::clone(&clock) as _, Arc::new(RandomIds)).await.unwrap();
     catalogue.create_tenant(&name("t")).await.unwrap();
     let app = catalogue.create_app(&name("t"), &name("a")).await.unwrap().id;
-    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
+    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
     let (_, secret) = catalogue.put_api_key(&app, &name("k"), spec).await.unwrap();
     World { clock, catalogue, app, key: secret.unwrap().expose().to_owned(), admin: Mutex::default() }
 }
@@ -84,8 +84,18 @@ async fn each_login_gets_its_own_site_and_a_refresh_keeps_it() {
     world.clock.advance(3_600_000);
     let (status, refreshed) = world.post(app, "refresh", text(&first, "access_token")).await;
     assert_eq!((status, &refreshed["site"]), (StatusCode::OK, &first["site"]));
-    assert!(world.catalogue.authenticate_token(&world.app, text(&refreshed, "access_token")).is_ok());
-    assert!(world.catalogue.authenticate_token(&world.app, text(&first, "access_token")).is_err());
+    assert!(
+        world
+            .catalogue
+            .authenticate_token(&world.app, bigpeer_chassis::Door::Sync, text(&refreshed, "access_token"))
+            .is_ok()
+    );
+    assert!(
+        world
+            .catalogue
+            .authenticate_token(&world.app, bigpeer_chassis::Door::Sync, text(&first, "access_token"))
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -122,7 +132,12 @@ async fn a_login_with_a_body_has_a_refresh_token_and_no_other_way() {
     assert_eq!((status, &first["refresh_expires_at"]), (StatusCode::OK, &json!(5_000_000 + 86_400_000)));
     let (status, second) = world.send("refresh", Some(text(&first, "refresh_token")), "").await;
     assert_eq!((status, &second["site"]), (StatusCode::OK, &first["site"]));
-    assert!(world.catalogue.authenticate_token(&world.app, text(&second, "access_token")).is_ok());
+    assert!(
+        world
+            .catalogue
+            .authenticate_token(&world.app, bigpeer_chassis::Door::Sync, text(&second, "access_token"))
+            .is_ok()
+    );
     for session in [&first, &second] {
         let (status, _) = world.send("refresh", Some(text(session, "access_token")), "").await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "a stolen access token does not live for ever");
@@ -132,16 +147,26 @@ async fn a_login_with_a_body_has_a_refresh_token_and_no_other_way() {
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     let (status, _) = world.send("refresh", Some(text(&third, "refresh_token")), "").await;
     assert_eq!(status, StatusCode::UNAUTHORIZED, "the login is over after a replay");
-    assert!(world.catalogue.authenticate_token(&world.app, text(&third, "access_token")).is_err());
+    assert!(
+        world
+            .catalogue
+            .authenticate_token(&world.app, bigpeer_chassis::Door::Sync, text(&third, "access_token"))
+            .is_err()
+    );
     let (_, other) = world.send("login", Some(&world.key), "{}").await;
     assert_eq!(world.send("logout", Some(text(&other, "refresh_token")), "").await.0, StatusCode::NO_CONTENT);
-    assert!(world.catalogue.authenticate_token(&world.app, text(&other, "access_token")).is_err());
+    assert!(
+        world
+            .catalogue
+            .authenticate_token(&world.app, bigpeer_chassis::Door::Sync, text(&other, "access_token"))
+            .is_err()
+    );
 }
 
 #[tokio::test]
 async fn who_logs_in_again_keeps_the_site_and_nobody_gets_anothers() {
     let world = world().await;
-    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
+    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
     let (_, other) = world.catalogue.put_api_key(&world.app, &name("other"), spec).await.unwrap();
     let other = other.unwrap().expose().to_owned();
     let (_, first) = world.send("login", Some(&world.key), "{}").await;

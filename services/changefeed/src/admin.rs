@@ -162,7 +162,7 @@ async fn put_feed(
 
 /// Where a feed that is new starts.
 async fn start(context: &ChangefeedContext, app: &AppId, spec: &FeedSpec) -> Result<Cursor, ApiError> {
-    let allowed = context.catalogue.permissions_of_key(app, &spec.owner);
+    let allowed = context.catalogue.permissions_of_key(app, &spec.owner, bigpeer_chassis::Door::Changes);
     let allowed =
         allowed.ok_or_else(|| refuse(format!("'owner' must be an API key of this app; '{}' is none", spec.owner)))?;
     let lens = Lens::compile(&spec.sources, allowed.read.clone(), spec.values).map_err(refuse)?;

@@ -94,7 +94,9 @@ impl Feeds {
             if entry.paused.is_some() || self.local().contains_key(&key) {
                 continue;
             }
-            let Some(store) = context.stores.store(&app) else { continue };
+            let Some(store) = context.stores.store(&app).filter(|_| context.catalogue.app(&app).is_some()) else {
+                continue;
+            };
             let status = Arc::new(Status::new(&app, &name));
             self.local().insert(key.clone(), Arc::clone(&status));
             let (registry, process, context) = (self.registry.clone(), process.to_owned(), context.clone());

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bigpeer_chassis::{Access, Name, Shutdown};
+use bigpeer_chassis::{Access, Door, Name, Shutdown};
 use bigpeer_log::{Lease, LeaseError};
 use bigpeer_tables::DocumentStore;
 use bigpeer_types::AppId;
@@ -190,7 +190,7 @@ impl Owner {
     /// What the feed may read: what its owner may, if that key is still good.
     fn access(&self, spec: &FeedSpec) -> Result<Access, String> {
         let none = || format!("its owner, the API key '{}', is gone or has ended", spec.owner);
-        let allowed = self.context.catalogue.permissions_of_key(&self.app, &spec.owner);
+        let allowed = self.context.catalogue.permissions_of_key(&self.app, &spec.owner, Door::Changes);
         allowed.map(|allowed| allowed.read.clone()).ok_or_else(none)
     }
 
@@ -199,6 +199,10 @@ impl Owner {
     async fn deliver(&self, held: &Held) -> Result<Ended, FeedError> {
         let mut entries = self.registry.watch();
         let mut catalogue = self.context.catalogue.changes();
+        if self.context.catalogue.app(&self.app).is_none() {
+            // It was deleted; whoever does that removes its feeds, too.
+            return Ok(Ended::Stopped);
+        }
         let stored = self.registry.entry(&self.app, &self.name).await?;
         let Some(Stored { record: entry, .. }) = stored.filter(|stored| stored.record.paused.is_none()) else {
             return Ok(Ended::Stopped);

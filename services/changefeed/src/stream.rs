@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use bigpeer_chassis::{Access, ApiError, ErrorCode, Principal, Shutdown, app_of};
+use bigpeer_chassis::{Access, ApiError, Door, ErrorCode, Principal, Shutdown, app_of};
 use bigpeer_types::{AppId, Lsn};
 use bytes::{Bytes, BytesMut};
 use futures::stream;
@@ -195,7 +195,7 @@ impl Drop for OpenStream {
 
 /// What the caller may read now, if its key or token is still good.
 fn access(context: &ChangefeedContext, app: &AppId, headers: &HeaderMap) -> Result<Access, ApiError> {
-    let principal: Principal = context.catalogue.authenticate(app, headers)?;
+    let principal: Principal = context.catalogue.authenticate(app, Door::Changes, headers)?;
     Ok(principal.permissions().read.clone())
 }
 

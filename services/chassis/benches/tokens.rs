@@ -30,7 +30,7 @@ impl World {
         let catalogue = Catalogue::open(log, Arc::new(SystemClock), Arc::new(RandomIds)).await.unwrap();
         catalogue.create_tenant(&name("t")).await.unwrap();
         let app = catalogue.create_app(&name("t"), &name("a")).await.unwrap().id;
-        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
+        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
         catalogue.put_api_key(&app, &name("k"), spec).await.unwrap();
         let rule = r#"{"qlVersion": 1, "read": {"queriesByCollection": {"orders": ["store = :claims.store"]}}}"#;
         catalogue.put_role(&app, &name("clerk"), serde_json::from_str(rule).unwrap()).await.unwrap();
@@ -65,7 +65,11 @@ impl World {
         let started = Instant::now();
         for _ in 0..rounds {
             for token in tokens {
-                black_box(self.catalogue.authenticate_token(&self.app, black_box(token)).unwrap());
+                black_box(
+                    self.catalogue
+                        .authenticate_token(&self.app, bigpeer_chassis::Door::Sync, black_box(token))
+                        .unwrap(),
+                );
             }
         }
         let checks = (tokens.len() as u64 * rounds) as f64;

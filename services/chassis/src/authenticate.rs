@@ -1,4 +1,5 @@
-//! Who asks: an API key, a peer with an access token, or an administrator. Whatever does not open an app is answered alike.
+//! Who asks an app: an API key, or a peer with an access token; and whether they may use the door that they came to.
+//! Whatever does not open an app is answered alike. Administrators are in `administrator`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,10 +7,10 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, header};
 use bigpeer_types::{AppId, SiteId};
 
-use crate::catalogue::{Catalogue, CatalogueError, MAX_TOKEN_TTL_SECS, Name, View};
+use crate::catalogue::{Catalogue, CatalogueError, MAX_TOKEN_TTL_SECS, Name, Use, View};
 use crate::secret::{self};
 use crate::token::{AccessToken, Holder, MAX_TOKEN_BYTES, User};
-use crate::{ApiError, ApiKey, Permissions};
+use crate::{ApiError, ApiKey, Door, Doors, ErrorCode, Permissions};
 
 /// Most tokens that are remembered, twice: those of so many peers cost one look-up each.
 const MAX_REMEMBERED: usize = 8192;
@@ -35,8 +36,6 @@ pub enum Principal {
         /// When the token ends, in milliseconds since the epoch.
         expires_at_ms: u64,
     },
-    /// An administrator of the whole server; opens no app's data.
-    Admin,
 }
 
 /// Who is behind a peer.
@@ -68,17 +67,15 @@ impl Principal {
     pub fn permissions(&self) -> Arc<Permissions> {
         match self {
             Self::ApiKey { permissions, .. } | Self::Peer { permissions, .. } => Arc::clone(permissions),
-            Self::Admin => Arc::default(),
         }
     }
 
     /// Whose requests are counted together.
     #[must_use]
-    pub fn account(&self) -> Option<Account> {
+    pub fn account(&self) -> Account {
         match self {
-            Self::ApiKey { name, .. } => Some(Account::Key(name.clone())),
-            Self::Peer { account, .. } => Some(account.clone()),
-            Self::Admin => None,
+            Self::ApiKey { name, .. } => Account::Key(name.clone()),
+            Self::Peer { account, .. } => account.clone(),
         }
     }
 }
@@ -98,6 +95,10 @@ pub(crate) struct Checked {
     principal: Principal,
     /// When the holder ends, in milliseconds since the epoch.
     holder_ends_ms: u64,
+    /// The doors that it opens.
+    doors: Doors,
+    /// Where uses of the key are noted that it is of, if it is of one.
+    used: Option<Arc<Use>>,
 }
 
 /// Whether a token that has ended is still good enough.
@@ -122,61 +123,80 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl Catalogue {
-    /// Who makes a request to `app`.
+    /// Who makes a request to `app` at `door`.
     ///
     /// # Errors
-    /// [`ApiError::unauthorized`], whatever the reason.
-    pub fn authenticate(&self, app: &AppId, headers: &HeaderMap) -> Result<Principal, ApiError> {
-        self.authenticate_credential(app, bearer(headers).ok_or_else(ApiError::unauthorized)?)
+    /// [`ApiError::unauthorized`], whatever the reason; `forbidden` for who is known, and does not open this door.
+    pub fn authenticate(&self, app: &AppId, door: Door, headers: &HeaderMap) -> Result<Principal, ApiError> {
+        self.authenticate_credential(app, door, bearer(headers).ok_or_else(ApiError::unauthorized)?)
     }
 
-    /// Who carries `credential`, an API key or an access token of `app`.
+    /// Who carries `credential`, an API key or an access token of `app`, to `door`.
     ///
     /// # Errors
-    /// [`ApiError::unauthorized`], whatever the reason.
-    pub fn authenticate_credential(&self, app: &AppId, credential: &str) -> Result<Principal, ApiError> {
+    /// As [`Self::authenticate`].
+    pub fn authenticate_credential(&self, app: &AppId, door: Door, credential: &str) -> Result<Principal, ApiError> {
         if credential.contains('.') && !credential.starts_with("bpk_") {
-            return self.authenticate_token(app, credential);
+            return self.authenticate_token(app, door, credential);
         }
         let view = self.view();
-        let key = self.find_api_key(&view, app, credential)?;
+        let key = self.find_api_key(&view, app, door, credential)?;
         Ok(Principal::ApiKey { name: key.name.clone(), permissions: effective(&view, app, &key.name) })
     }
 
-    /// The peer that carries `token`, an access token of `app`.
+    /// The peer that carries `token`, an access token of `app`, to `door`.
     ///
     /// # Errors
-    /// [`ApiError::unauthorized`], whatever the reason.
-    pub fn authenticate_token(&self, app: &AppId, token: &str) -> Result<Principal, ApiError> {
-        self.check_token(app, token, TokenAge::Valid).map(|checked| checked.principal.clone())
+    /// As [`Self::authenticate`].
+    pub fn authenticate_token(&self, app: &AppId, door: Door, token: &str) -> Result<Principal, ApiError> {
+        let checked = self.check_token(app, token, TokenAge::Valid)?;
+        if !checked.doors.contain(door) {
+            return Err(shut(door));
+        }
+        if let Some(used) = &checked.used {
+            used.note(self.clock().now_ms());
+        }
+        Ok(checked.principal.clone())
     }
 
-    /// The API key of `app` whose secret is `credential`.
+    /// The API key of `app` whose secret is `credential`, when it opens `door`.
     ///
     /// # Errors
-    /// [`ApiError::unauthorized`], whatever the reason.
-    pub fn authenticate_api_key(&self, app: &AppId, credential: &str) -> Result<ApiKey, ApiError> {
-        self.find_api_key(&self.view(), app, credential).cloned()
+    /// As [`Self::authenticate`].
+    pub fn authenticate_api_key(&self, app: &AppId, door: Door, credential: &str) -> Result<ApiKey, ApiError> {
+        self.find_api_key(&self.view(), app, door, credential).cloned()
     }
 
-    fn find_api_key<'v>(&self, view: &'v View, app: &AppId, credential: &str) -> Result<&'v ApiKey, ApiError> {
+    fn find_api_key<'v>(
+        &self,
+        view: &'v View,
+        app: &AppId,
+        door: Door,
+        credential: &str,
+    ) -> Result<&'v ApiKey, ApiError> {
         let found = find_key(view, app, credential);
         // The same work for a key that is there and one that is not.
         let expected = found.map_or([0; 32], |key| key.hash);
         let matches = secret::equal(&expected, &secret::hash(credential));
-        match found {
-            Some(key) if matches && key.is_active(self.clock().now_ms()) => Ok(key),
-            Some(_) | None => Err(ApiError::unauthorized()),
+        let now_ms = self.clock().now_ms();
+        let key = found.filter(|key| matches && key.is_active(now_ms)).ok_or_else(ApiError::unauthorized)?;
+        if !key.scopes.contain(door) {
+            return Err(shut(door));
         }
+        if let Some(used) = view.key_uses.get(&(app.clone(), key.name.clone())) {
+            used.note(now_ms);
+        }
+        Ok(key)
     }
 
-    /// What the app's API key of this name allows, with conditions in DQL and without parameters; none when it is gone or has
-    /// ended.
+    /// What the app's API key of this name allows at `door`, with conditions in DQL and without parameters; none when it is
+    /// gone, has ended or does not open it.
     #[must_use]
-    pub fn permissions_of_key(&self, app: &AppId, name: &Name) -> Option<Arc<Permissions>> {
+    pub fn permissions_of_key(&self, app: &AppId, name: &Name, door: Door) -> Option<Arc<Permissions>> {
         let view = self.view();
-        let key = view.keys.get(&(app.clone(), name.clone()))?;
-        key.is_active(self.clock().now_ms()).then(|| effective(&view, app, name))
+        let key = view.keys.get(&(app.clone(), name.clone())).filter(|_| view.apps.contains_key(app))?;
+        let opens = key.is_active(self.clock().now_ms()) && key.scopes.contain(door);
+        opens.then(|| effective(&view, app, name))
     }
 
     /// What `token` says, when it was given for `app` and its holder is still good.
@@ -215,15 +235,19 @@ impl Catalogue {
         read().ok_or_else(ApiError::unauthorized)
     }
 
-    /// Whether the holder of a token that was just made is let in.
+    /// Whether the holder of a token that was just made may log in.
     ///
     /// # Errors
-    /// [`ApiError::unauthorized`], whatever the reason.
+    /// [`ApiError::unauthorized`], whatever the reason; `forbidden` when it is known, and may not.
     pub fn judge(&self, app: &AppId, token: &AccessToken) -> Result<Arc<Permissions>, ApiError> {
         let proven = Arc::new(Proven { token: token.clone(), kid: String::new() });
         let checked = check(&self.view(), proven)
             .filter(|checked| checked.proven.token.app == *app && self.clock().now_ms() < checked.holder_ends_ms);
-        checked.map(|checked| checked.principal.permissions()).ok_or_else(ApiError::unauthorized)
+        let checked = checked.ok_or_else(ApiError::unauthorized)?;
+        if !checked.doors.contain(Door::Sync) {
+            return Err(shut(Door::Sync));
+        }
+        Ok(checked.principal.permissions())
     }
 
     /// A token of `app` whose signature is good. What was found out is remembered: the signature is checked once.
@@ -284,31 +308,29 @@ impl Catalogue {
         }
         Ok((text, token.expires_at_secs.saturating_mul(1000)))
     }
+}
 
-    /// Whether a request is an administrator's.
-    ///
-    /// # Errors
-    /// `unauthorized`, whatever the reason.
-    pub fn authenticate_admin(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
-        let credential = bearer(headers).unwrap_or_default();
-        let view = self.view();
-        let found = secret::prefix_of(credential).and_then(|prefix| view.admins.get(prefix));
-        let expected = found.map_or([0; 32], |admin| admin.hash);
-        if secret::equal(&expected, &secret::hash(credential)) && found.is_some() {
-            return Ok(Principal::Admin);
-        }
-        let mut refusal = ApiError::unauthorized();
-        refusal.message = "no valid admin token; send one as 'Authorization: Bearer TOKEN'".to_owned();
-        Err(refusal)
-    }
+/// The answer to a key that is good, but not for this door.
+fn shut(door: Door) -> ApiError {
+    let message = format!(
+        "this key does not open '{}'; use one whose 'scopes' name it, or have it added to this one's",
+        door.as_str()
+    );
+    ApiError::new(ErrorCode::Forbidden, message)
 }
 
 /// Who the token's holder is, as the catalogue is now.
 fn check(view: &View, proven: Arc<Proven>) -> Option<Checked> {
     let token = &proven.token;
+    if !view.apps.contains_key(&token.app) {
+        return None;
+    }
+    let (mut doors, mut used) = (Doors::default(), None);
     let (account, permissions, holder_ends_ms) = match &token.holder {
         Holder::Key(name) => {
-            let key = view.keys.get(&(token.app.clone(), name.clone()))?;
+            let of = (token.app.clone(), name.clone());
+            let key = view.keys.get(&of)?;
+            (doors, used) = (key.scopes, view.key_uses.get(&of).cloned());
             (Account::Key(name.clone()), effective(view, &token.app, name), key.expires_at_ms.unwrap_or(u64::MAX))
         }
         Holder::User(user) => (
@@ -322,7 +344,7 @@ fn check(view: &View, proven: Arc<Proven>) -> Option<Checked> {
     }
     let expires_at_ms = token.expires_at_secs.saturating_mul(1000);
     let principal = Principal::Peer { site: token.site, account, permissions, expires_at_ms };
-    Some(Checked { proven, principal, holder_ends_ms })
+    Some(Checked { proven, principal, holder_ends_ms, doors, used })
 }
 
 /// What a user may do: what the provider said, what all of the provider's users may, and roles. Nothing else. None when the
@@ -343,7 +365,7 @@ fn effective(view: &View, app: &AppId, key: &Name) -> Arc<Permissions> {
 }
 
 fn find_key<'a>(view: &'a View, app: &AppId, credential: &str) -> Option<&'a ApiKey> {
-    let prefix = secret::prefix_of(credential)?;
+    let prefix = secret::prefix_of(credential).filter(|_| view.apps.contains_key(app))?;
     let name = view.by_prefix.get(&(app.clone(), prefix.to_owned()))?;
     view.keys.get(&(app.clone(), name.clone()))
 }

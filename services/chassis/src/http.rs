@@ -95,7 +95,8 @@ pub fn app_of(text: &str) -> Result<AppId, ApiError> {
     AppId::new(text).map_err(|_| ApiError::unauthorized())
 }
 
-/// A JSON body. Refusals are [`ApiError`]s that say where the body is wrong; the content type is not insisted on.
+/// A JSON body: an object, always. Refusals are [`ApiError`]s that say where the body is wrong; the content type is not
+/// insisted on.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
@@ -128,6 +129,11 @@ impl<T: DeserializeOwned> Json<T> {
     /// # Errors
     /// `bad_request`, with the position of what is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        // An array would be read as an object's fields in some order that nobody promised.
+        if bytes.trim_ascii_start().starts_with(b"[") {
+            let message = "the body is not the JSON expected here: an object is expected, not an array";
+            return Err(ApiError::new(ErrorCode::BadRequest, message).at(1, 1));
+        }
         serde_json::from_slice(bytes).map(Self).map_err(|error| {
             let text = error.to_string();
             let text = text.split(" at line ").next().unwrap_or_default();
@@ -153,9 +159,14 @@ mod tests {
     use bigpeer_types::{ManualClock, SeededIds};
     use tower::ServiceExt;
 
+    #[derive(serde::Deserialize)]
+    struct Counted {
+        list: Vec<u32>,
+    }
+
     async fn ask(method: &str, path: &str, id: &str, body: Vec<u8>) -> (StatusCode, HeaderMap, serde_json::Value) {
         #[allow(clippy::unused_async, reason = "axum's handlers are futures")]
-        async fn count(Json(list): Json<Vec<u32>>) -> axum::Json<usize> {
+        async fn count(Json(Counted { list }): Json<Counted>) -> axum::Json<usize> {
             axum::Json(list.len())
         }
         let router = Router::new().route("/count", post(count)).route(
@@ -179,7 +190,8 @@ mod tests {
             ("GET", "/nothing", vec![], 404, "not_found"),
             ("GET", "/count", vec![], 405, "method_not_allowed"),
             ("GET", "/panic", vec![], 500, "internal"),
-            ("POST", "/count", b"[1,\n 2,,]".to_vec(), 400, "bad_request"),
+            ("POST", "/count", b"{\"list\": [1,\n 2,,]}".to_vec(), 400, "bad_request"),
+            ("POST", "/count", b" [[1, 2]]".to_vec(), 400, "bad_request"),
             ("POST", "/count", vec![b' '; MAX_REQUEST_BYTES + 1], 413, "too_large"),
         ] {
             let (got, headers, json) = ask(method, path, "mine-1", body).await;
@@ -194,13 +206,13 @@ mod tests {
 
     #[tokio::test]
     async fn broken_json_is_answered_with_its_position() {
-        let (_, _, json) = ask("POST", "/count", "a", b"[1,\n 2,,]".to_vec()).await;
+        let (_, _, json) = ask("POST", "/count", "a", b"{\"list\": [1,\n 2,,]}".to_vec()).await;
         assert_eq!(json["error"]["position"], serde_json::json!({"line": 2, "column": 4}));
     }
 
     #[tokio::test]
     async fn an_id_that_could_forge_a_log_line_is_replaced() {
-        let (_, headers, json) = ask("POST", "/count", "a b", b"[1]".to_vec()).await;
+        let (_, headers, json) = ask("POST", "/count", "a b", b"{\"list\": [1]}".to_vec()).await;
         assert_eq!((headers[REQUEST_ID].len(), json), (36, serde_json::json!(1)));
     }
 }

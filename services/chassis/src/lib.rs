@@ -1,9 +1,12 @@
 //! What each role needs before its own work: settings, the catalogue of tenants, apps and keys, authentication of
 //! requests, the one shape of errors, health, metrics, request ids and logs, shutdown.
 
+pub mod admin;
+mod administrator;
 mod authenticate;
 pub mod catalogue;
 mod conflict;
+mod doors;
 mod error;
 mod health;
 mod http;
@@ -21,13 +24,16 @@ mod system;
 mod tls;
 mod token;
 
+pub use administrator::{Administrator, Credential, Reach};
 pub use authenticate::{Account, Principal, TokenAge, bearer};
 pub use catalogue::{
-    Algorithm, ApiKey, ApiKeySpec, App, Catalogue, CatalogueError, Granted, KeyLimits, LoginTimes, MAX_TOKEN_TTL_SECS,
-    Name, NameError, Oidc, PUBLISHED_BEFORE_MS, Provider, ProviderKind, ProviderSpec, PublishedKey, ROTATE_AFTER_MS,
-    Revocation, Revoked, Role, Tenant, is_refresh_token, provider_place,
+    AdminScope, AdminToken, AdminTokenSpec, Algorithm, ApiKey, ApiKeySpec, App, AuditCaller, AuditEntry, AuditQuery,
+    Catalogue, CatalogueError, DeletedApp, Granted, KeyLimits, LoginTimes, MAX_TOKEN_TTL_SECS, Name, NameError, Oidc,
+    PUBLISHED_BEFORE_MS, Provider, ProviderKind, ProviderSpec, PublishedKey, ROTATE_AFTER_MS, Revocation, Revoked,
+    Role, Tenant, is_refresh_token, provider_place,
 };
 pub use conflict::{collection_key, conflict_key};
+pub use doors::{Door, Doors};
 pub use error::{ApiError, ErrorCode, Position};
 pub use health::Health;
 pub use http::{Json, app_of, body_bytes, current_request_id, finish_router};

@@ -88,7 +88,7 @@ impl World {
             Catalogue::open(Arc::clone(&log) as _, Arc::clone(&world.0), Arc::clone(&world.1)).await.unwrap();
         catalogue.create_tenant(&name("t")).await.unwrap();
         let app = catalogue.create_app(&name("t"), &name("a")).await.unwrap().id;
-        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
+        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
         catalogue.put_api_key(&app, &name("all"), spec).await.unwrap();
         let tables = TablesSettings { max_overlay_bytes: 2 << 30, ..TablesSettings::default() };
         let store = DocumentStore::open(app.clone(), Arc::new(InMemory::new()), Arc::clone(&log) as _, tables);

@@ -133,7 +133,7 @@ impl Stage {
         let app = catalogue.create_app(&tenant, &tenant).await.expect("an app").id;
         let mut secrets = Vec::new();
         for (number, grant) in grants.iter().enumerate() {
-            let spec = ApiKeySpec { permissions: grant.permissions(), expires_at_ms: None, limits: Default::default() };
+            let spec = ApiKeySpec { permissions: grant.permissions(), expires_at_ms: None, ..Default::default() };
             let (_, secret) = catalogue.put_api_key(&app, &key_name(number), spec).await.expect("a key");
             secrets.push(secret.expect("a new key").expose().to_owned());
         }

@@ -236,7 +236,7 @@ impl World {
         if let Some(node) = &server.node {
             node.spawn(async move {
                 let spec =
-                    ApiKeySpec { permissions: grant.permissions(), expires_at_ms: None, limits: Default::default() };
+                    ApiKeySpec { permissions: grant.permissions(), expires_at_ms: None, ..Default::default() };
                 while serving.catalogue.put_api_key(&app, &key_name(which), spec.clone()).await.is_err() {
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 }

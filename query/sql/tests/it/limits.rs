@@ -117,7 +117,7 @@ async fn a_key_may_have_less_than_others() {
     let everything = "SELECT max(reverse(text)) AS m FROM c";
     assert_eq!(world.rows(everything).await.as_array().unwrap().len(), 1);
     let limits = KeyLimits { sql_scan_bytes: Some(6_000), sql_memory_bytes: Some(1 << 20), ..KeyLimits::default() };
-    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits };
+    let spec = ApiKeySpec { permissions: Permissions::all(), limits, ..ApiKeySpec::default() };
     let less = add_key_of(&world.catalogue, &world.app, "less", spec).await;
     let all = std::mem::replace(&mut world.key, less);
     for (query, part) in [(everything, "reads more than 6000 bytes"), (BIG, "more memory")] {

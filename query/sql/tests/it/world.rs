@@ -246,14 +246,14 @@ async fn add_app(catalogue: &Catalogue, name: &str) -> (AppId, String) {
 }
 
 pub(crate) async fn add_key(catalogue: &Catalogue, app: &AppId, name: &str, permissions: Permissions) -> String {
-    add_key_of(catalogue, app, name, ApiKeySpec { permissions, expires_at_ms: None, limits: Default::default() }).await
+    add_key_of(catalogue, app, name, ApiKeySpec { permissions, expires_at_ms: None, ..Default::default() }).await
 }
 
 pub(crate) async fn add_key_of(catalogue: &Catalogue, app: &AppId, name: &str, spec: ApiKeySpec) -> String {
     let mut changes = catalogue.changes();
     let (_, secret) = catalogue.put_api_key(app, &name.parse().unwrap(), spec).await.unwrap();
     let key = secret.unwrap().expose().to_owned();
-    while catalogue.authenticate_credential(app, &key).is_err() {
+    while catalogue.authenticate_credential(app, bigpeer_chassis::Door::Sql, &key).is_err() {
         changes.changed().await.unwrap();
     }
     key

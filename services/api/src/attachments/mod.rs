@@ -32,7 +32,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::routing::{get, head, post};
-use bigpeer_chassis::{Access, ApiError, ErrorCode, Principal, app_of};
+use bigpeer_chassis::{Access, ApiError, Door, ErrorCode, Principal, app_of};
 use bigpeer_tables::DocumentStore;
 use bigpeer_types::AppId;
 use object_store::ObjectStore;
@@ -64,7 +64,7 @@ struct Caller {
 impl Caller {
     fn of(api: &Api, app: &str, headers: &HeaderMap) -> Result<Self, ApiError> {
         let app = app_of(app)?;
-        let principal = api.context.catalogue.authenticate(&app, headers)?;
+        let principal = api.context.catalogue.authenticate(&app, Door::Data, headers)?;
         let not_open = || ApiError::new(ErrorCode::Unavailable, "this app is still being opened; try again");
         let store = api.context.stores.store(&app).ok_or_else(not_open)?;
         let objects = Arc::clone(store.snapshot().objects());
@@ -85,7 +85,6 @@ impl Caller {
         match &self.principal {
             Principal::ApiKey { name, .. } => format!("key {name}"),
             Principal::Peer { site, .. } => format!("site {site}"),
-            Principal::Admin => "admin".to_owned(),
         }
     }
 }

@@ -138,7 +138,7 @@ fn every_route_has_a_row() {
 async fn who_does_not_belong_here_is_not_let_in_by_any_door() {
     let world = orders().await;
     let other = world.new_app("b").await;
-    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: Some(1), limits: Default::default() };
+    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: Some(1), ..Default::default() };
     let (_, ended_key) = world.catalogue.put_api_key(&world.app, &name("ended"), spec).await.unwrap();
     let key = world.catalogue.api_key(&world.app, &name("all")).unwrap();
     let (site, revoked) = world.user(&world.app, "revoked", Some("a")).await;

@@ -106,7 +106,7 @@ impl World {
     }
 
     pub(crate) async fn new_key(&self, app: &AppId, text: &str, permissions: Permissions) -> String {
-        let spec = ApiKeySpec { permissions, expires_at_ms: None, limits: Default::default() };
+        let spec = ApiKeySpec { permissions, expires_at_ms: None, ..Default::default() };
         let (_, secret) = self.catalogue.put_api_key(app, &name(text), spec).await.unwrap();
         secret.unwrap().expose().to_owned()
     }

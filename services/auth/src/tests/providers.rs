@@ -64,7 +64,7 @@ impl World {
     }
 
     fn opens(&self, session: &Value) -> bool {
-        self.catalogue.authenticate_token(&self.app, text(session, "access_token")).is_ok()
+        self.catalogue.authenticate_token(&self.app, bigpeer_chassis::Door::Sync, text(session, "access_token")).is_ok()
     }
 }
 
@@ -86,7 +86,10 @@ async fn a_webhook_says_who_comes_in_and_its_requests_are_signed() {
         (status, &session["user"], &session["client_info"]),
         (StatusCode::OK, &json!("anna"), &json!({"hello": 1}))
     );
-    let principal = world.catalogue.authenticate_token(&world.app, text(&session, "access_token")).unwrap();
+    let principal = world
+        .catalogue
+        .authenticate_token(&world.app, bigpeer_chassis::Door::Sync, text(&session, "access_token"))
+        .unwrap();
     let write = &principal.permissions().write;
     assert_eq!(write.queries_by_collection["cars"], ["owner = 'anna'"]);
     assert!(principal.permissions().read.everything && !write.everything);
@@ -222,8 +225,12 @@ async fn roles_and_revocations_by_the_admin_api_take_effect_at_once() {
     let world = world().await;
     world.provider(json!({"type": "anonymous", "sharedToken": "a token that all share", "roles": ["clerk"]})).await;
     let (_, session) = world.log_in("a token that all share").await;
-    let permissions =
-        || world.catalogue.authenticate_token(&world.app, text(&session, "access_token")).map(|p| p.permissions());
+    let permissions = || {
+        world
+            .catalogue
+            .authenticate_token(&world.app, bigpeer_chassis::Door::Sync, text(&session, "access_token"))
+            .map(|p| p.permissions())
+    };
     assert_eq!(permissions().unwrap().read, bigpeer_chassis::Access::default(), "default deny");
     let role = json!({"permissions": {"qlVersion": 1, "read": {"everything": true}}});
     let (status, made) = world.admin(Method::PUT, "roles/clerk", role.clone()).await;

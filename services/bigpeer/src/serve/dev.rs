@@ -65,7 +65,7 @@ fn still_opens(catalogue: &Catalogue, credentials: &DevCredentials) -> bool {
     if let Ok(value) = HeaderValue::from_str(&format!("Bearer {}", credentials.admin_token)) {
         headers.insert(header::AUTHORIZATION, value);
     }
-    catalogue.authenticate_api_key(&credentials.app, &credentials.api_key).is_ok()
+    catalogue.authenticate_api_key(&credentials.app, bigpeer_chassis::Door::Data, &credentials.api_key).is_ok()
         && catalogue.authenticate_admin(&headers).is_ok()
 }
 
@@ -76,7 +76,7 @@ async fn make(catalogue: &Catalogue, url: &str) -> Result<DevCredentials, Catalo
     // Secrets of which the file was lost can't be had again.
     catalogue.delete_api_key(&app, &name).await?;
     catalogue.delete_admin(&name).await?;
-    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
+    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
     let (_, api_key) = catalogue.put_api_key(&app, &name, spec).await?;
     let admin = catalogue.create_admin(&name).await?;
     let (Some(api_key), Some(admin)) = (api_key, admin) else { return Err(CatalogueError::Busy) };

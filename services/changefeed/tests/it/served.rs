@@ -126,7 +126,7 @@ impl Served {
 
     /// A key that ends by itself.
     pub(crate) async fn key_until(&self, key: &str, permissions: Permissions, expires_at_ms: Option<u64>) -> String {
-        let spec = ApiKeySpec { permissions, expires_at_ms, limits: Default::default() };
+        let spec = ApiKeySpec { permissions, expires_at_ms, ..Default::default() };
         let (_, secret) = self.catalogue.put_api_key(&self.app, &name(key), spec).await.unwrap();
         secret.map(|secret| secret.expose().to_owned()).unwrap_or_default()
     }

@@ -248,7 +248,7 @@ impl Catalogue {
             spec: spec.clone(),
             created_ms: old.map_or(now_ms, |old| old.created_ms),
         };
-        let stored = self.change(&key, Vec::new(), new).await?;
+        let stored = self.change(&key, Some(&Key::App(app.clone())), Vec::new(), new).await?;
         Ok((stored, old.is_none()))
     }
 
@@ -257,7 +257,7 @@ impl Catalogue {
     /// # Errors
     /// When the log does not take it.
     pub async fn delete_provider(&self, app: &AppId, name: &Name) -> Result<(), CatalogueError> {
-        self.delete(Key::Provider(app.clone(), name.clone())).await
+        self.remove([Key::Provider(app.clone(), name.clone())]).await
     }
 
     /// The app's role of that name.
@@ -289,7 +289,8 @@ impl Catalogue {
             permissions: permissions.clone(),
             created_ms: old.map_or(now_ms, |old| old.created_ms),
         };
-        let stored = self.change(&Key::Role(app.clone(), name.clone()), Vec::new(), new).await?;
+        let within = Key::App(app.clone());
+        let stored = self.change(&Key::Role(app.clone(), name.clone()), Some(&within), Vec::new(), new).await?;
         Ok((stored, is_new))
     }
 
@@ -298,7 +299,7 @@ impl Catalogue {
     /// # Errors
     /// When the log does not take it.
     pub async fn delete_role(&self, app: &AppId, name: &Name) -> Result<(), CatalogueError> {
-        self.delete(Key::Role(app.clone(), name.clone())).await
+        self.remove([Key::Role(app.clone(), name.clone())]).await
     }
 
     /// The app's revocations by their ids.
@@ -344,11 +345,6 @@ impl Catalogue {
     fn known(&self, app: &AppId) -> Result<(), CatalogueError> {
         let missing = || CatalogueError::NotFound { what: "app", name: app.to_string() };
         self.app(app).map(drop).ok_or_else(missing)
-    }
-
-    async fn delete(&self, key: Key) -> Result<(), CatalogueError> {
-        self.log.metadata().commit(vec![MetaOp::Delete { key: key.encode() }]).await?;
-        self.reload().await
     }
 }
 

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::CatalogueError;
+
 const MAX_NAME_BYTES: usize = 63;
 
 /// A name that a client chose for a tenant, an app or a key: 1 to 63 of `a-z A-Z 0-9 . _ -`, not starting with `.` or `-`.
@@ -87,6 +89,15 @@ pub enum Key {
     /// `logins/{app}/{id}`: hashes of the refresh tokens of a login, and whose it is. Until it ends. Outside `catalogue/`: every
     /// use of a token changes one, and only its device asks.
     Login(AppId, String),
+    /// `deleted/{app}`: an app that is no more. For ever: its id is given to no other.
+    Deleted(AppId),
+    /// `used/keys/{app}/{name}`: when an API key was used last. As long as the key. Outside `catalogue/`, as it changes all the
+    /// time.
+    KeyUse(AppId, Name),
+    /// `used/admins/{name}`: when an admin token was used last. As long as the token.
+    AdminUse(Name),
+    /// `audit/{time:013}-{random}`: what was asked of the admin API. For 90 days, or until there are too many.
+    Audit(String),
 }
 
 impl Key {
@@ -94,6 +105,19 @@ impl Key {
     pub const WATCHED: &'static str = "catalogue/";
     /// What the keys of logins start with.
     pub const LOGINS: &'static str = "logins/";
+    /// What the keys of apps that are no more start with.
+    pub const DELETED: &'static str = "deleted/";
+    /// What the keys of uses of admin tokens start with.
+    pub const ADMIN_USES: &'static str = "used/admins/";
+    /// What the keys of the audit log start with.
+    pub const AUDIT: &'static str = "audit/";
+
+    /// What the keys of everything that is below an app start with, and of nothing else: all that goes with it.
+    #[must_use]
+    pub fn below(app: &AppId) -> [String; 6] {
+        ["catalogue/keys", "catalogue/providers", "catalogue/roles", "catalogue/revocations", "logins", "used/keys"]
+            .map(|place| format!("{place}/{app}/"))
+    }
 
     /// The key's bytes.
     #[must_use]
@@ -111,8 +135,22 @@ impl Key {
             Self::Admin(name) => format!("catalogue/admins/{name}"),
             Self::Sites(app) => format!("sites/{app}"),
             Self::Login(app, id) => format!("logins/{app}/{id}"),
+            Self::Deleted(app) => format!("deleted/{app}"),
+            Self::KeyUse(app, name) => format!("used/keys/{app}/{name}"),
+            Self::AdminUse(name) => format!("used/admins/{name}"),
+            Self::Audit(id) => format!("audit/{id}"),
         };
         text.into()
+    }
+
+    /// That nothing stands here.
+    pub(crate) fn missing(&self) -> CatalogueError {
+        let (what, name) = match self {
+            Self::Tenant(name) => ("tenant", name.to_string()),
+            Self::App(app) => ("app", app.to_string()),
+            _ => ("entry", String::from_utf8_lossy(&self.encode()).into_owned()),
+        };
+        CatalogueError::NotFound { what, name }
     }
 
     /// Reads a key; none for bytes that are no key of the catalogue.
@@ -131,6 +169,10 @@ impl Key {
             ["catalogue", "roles", app, name] => Self::Role(app.parse().ok()?, name.parse().ok()?),
             ["catalogue", "revocations", app, id] => Self::Revocation(app.parse().ok()?, id.parse().ok()?),
             ["logins", app, id] if !id.is_empty() => Self::Login(app.parse().ok()?, (*id).to_owned()),
+            ["deleted", app] => Self::Deleted(app.parse().ok()?),
+            ["used", "keys", app, name] => Self::KeyUse(app.parse().ok()?, name.parse().ok()?),
+            ["used", "admins", name] => Self::AdminUse(name.parse().ok()?),
+            ["audit", id] if !id.is_empty() => Self::Audit((*id).to_owned()),
             ["sites", app] => Self::Sites(app.parse().ok()?),
             _ => return None,
         })
@@ -158,6 +200,10 @@ mod tests {
             (app(), name()).prop_map(|(app, name)| Key::Role(app, name)),
             (app(), name()).prop_map(|(app, name)| Key::Revocation(app, name)),
             (app(), "[a-zA-Z0-9-]{1,20}").prop_map(|(app, id)| Key::Login(app, id)),
+            app().prop_map(Key::Deleted),
+            (app(), name()).prop_map(|(app, name)| Key::KeyUse(app, name)),
+            name().prop_map(Key::AdminUse),
+            "[0-9a-f-]{1,30}".prop_map(Key::Audit),
         ]
     }
 

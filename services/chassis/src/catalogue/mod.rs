@@ -8,14 +8,18 @@
 //! # Crash safety
 //! Each change is one atomic commit. Of an unknown commit the outcome is read before it is tried again.
 
+mod audit;
+mod credentials;
 mod identity;
 mod keys;
 mod logins;
 mod records;
 mod sealing;
 mod signing;
+mod tenancy;
 #[cfg(test)]
 mod tests;
+mod uses;
 mod view;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -28,19 +32,21 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::watch;
 
+pub(crate) use audit::Audit;
+pub use audit::{AuditCaller, AuditEntry, AuditQuery};
 pub use identity::{Algorithm, Oidc, Provider, ProviderKind, ProviderSpec, Revocation, Revoked, Role, provider_place};
 pub use keys::{Key, Name, NameError};
 pub use logins::{Granted, LoginTimes, is_refresh_token};
-use records::{Admin, AppName, Sites};
-pub use records::{ApiKey, ApiKeySpec, App, KeyLimits, Tenant};
+use records::Sites;
+pub use records::{AdminScope, AdminToken, AdminTokenSpec, ApiKey, ApiKeySpec, App, DeletedApp, KeyLimits, Tenant};
 use ring::signature::Ed25519KeyPair;
 pub(crate) use signing::SigningKeys;
 pub use signing::{MAX_TOKEN_TTL_SECS, PUBLISHED_BEFORE_MS, PublishedKey, ROTATE_AFTER_MS};
+pub(crate) use uses::Use;
 pub(crate) use view::View;
 
 use crate::authenticate::Proven;
 use crate::keyring::Keyring;
-use crate::secret::{self, Secret};
 use crate::{ApiError, ErrorCode, Recent};
 
 /// How often a change is tried again when others change the same.
@@ -57,6 +63,29 @@ pub enum CatalogueError {
         /// A tenant or an app.
         what: &'static str,
         /// Its name.
+        name: String,
+    },
+    /// It is protected from deletion; nothing was changed.
+    #[error("{what} '{name}' is protected from deletion; set 'deletion_protection' to false first")]
+    Protected {
+        /// A tenant or an app.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The tenant still has apps; nothing was changed.
+    #[error("tenant '{name}' still has apps; delete them first")]
+    NotEmpty {
+        /// The tenant.
+        name: String,
+    },
+    /// Nobody would administer the server any more; nothing was changed.
+    #[error("this is the last operator's token that does not end; make another one first")]
+    LastOperator,
+    /// Somebody else has that name; nothing was changed.
+    #[error("the name '{name}' is taken; choose another")]
+    Taken {
+        /// The name.
         name: String,
     },
     /// Others kept changing the same; nothing was changed.
@@ -94,7 +123,11 @@ impl From<CatalogueError> for ApiError {
     fn from(error: CatalogueError) -> Self {
         match error {
             CatalogueError::NotFound { .. } => Self::new(ErrorCode::NotFound, error.to_string()),
-            CatalogueError::Busy => Self::new(ErrorCode::Conflict, error.to_string()),
+            CatalogueError::Busy
+            | CatalogueError::Protected { .. }
+            | CatalogueError::NotEmpty { .. }
+            | CatalogueError::LastOperator
+            | CatalogueError::Taken { .. } => Self::new(ErrorCode::Conflict, error.to_string()),
             CatalogueError::Rejected { .. } => Self::new(ErrorCode::BadRequest, error.to_string()),
             CatalogueError::Unavailable { .. } => Self::new(ErrorCode::Unavailable, "the catalogue cannot be reached"),
             CatalogueError::Unknown { .. } => {
@@ -123,6 +156,10 @@ pub struct Catalogue {
     ready: Recent<String, Arc<Ed25519KeyPair>>,
     /// Tokens whose signature was checked, by their text.
     proven: Recent<Box<str>, Arc<Proven>>,
+    /// What is written of uses of keys and tokens, in milliseconds since the epoch, by key of the metadata space.
+    uses: uses::Written,
+    /// What is asked of the admin API.
+    audit: Audit,
 }
 
 impl Catalogue {
@@ -162,6 +199,8 @@ impl Catalogue {
             keyring,
             ready: Recent::default(),
             proven: Recent::default(),
+            uses: uses::Written::default(),
+            audit: Audit::default(),
         });
         let weak = Arc::downgrade(&catalogue);
         tokio::spawn(async move {
@@ -215,175 +254,6 @@ impl Catalogue {
         }
     }
 
-    /// The app, if it exists.
-    #[must_use]
-    pub fn app(&self, app: &AppId) -> Option<App> {
-        self.view().apps.get(app).cloned()
-    }
-
-    /// All apps, in order of their ids.
-    #[must_use]
-    pub fn apps(&self) -> Vec<App> {
-        self.view().apps.values().cloned().collect()
-    }
-
-    /// The tenant's app of that name, if it exists.
-    #[must_use]
-    pub fn app_named(&self, tenant: &Name, name: &Name) -> Option<App> {
-        let view = self.view();
-        view.names.get(&(tenant.clone(), name.clone())).and_then(|app| view.apps.get(app)).cloned()
-    }
-
-    /// All tenants, in order of their names.
-    #[must_use]
-    pub fn tenants(&self) -> Vec<Tenant> {
-        self.view().tenants.values().cloned().collect()
-    }
-
-    /// The app's API keys, in order of their names; never the secrets.
-    #[must_use]
-    pub fn api_keys(&self, app: &AppId) -> Vec<ApiKey> {
-        self.view().keys.iter().filter(|((of, _), _)| of == app).map(|(_, key)| key.clone()).collect()
-    }
-
-    /// The app's API key of that name.
-    #[must_use]
-    pub fn api_key(&self, app: &AppId, name: &Name) -> Option<ApiKey> {
-        self.view().keys.get(&(app.clone(), name.clone())).cloned()
-    }
-
-    /// Makes the tenant unless it exists.
-    ///
-    /// # Errors
-    /// When the log does not take it.
-    pub async fn create_tenant(&self, name: &Name) -> Result<Tenant, CatalogueError> {
-        let tenant = Tenant { name: name.clone(), created_ms: self.clock.now_ms() };
-        self.create(&Key::Tenant(name.clone()), tenant, Vec::new()).await
-    }
-
-    /// Makes the tenant's app of that name, with a random id and a key for its tokens, unless it exists.
-    ///
-    /// # Errors
-    /// When there is no such tenant, or the log does not take it.
-    pub async fn create_app(&self, tenant: &Name, name: &Name) -> Result<App, CatalogueError> {
-        let id = self.new_app_id()?;
-        self.create_app_as(id, tenant, name, Vec::new()).await
-    }
-
-    /// An id for an app that is not made yet.
-    ///
-    /// # Errors
-    /// None that is seen.
-    pub fn new_app_id(&self) -> Result<AppId, CatalogueError> {
-        AppId::new(&self.ids.uuid()).map_err(|error| CatalogueError::Rejected { reason: error.to_string() })
-    }
-
-    /// Makes an app of an id from [`Self::new_app_id`] whose documents are those of `origin`: none of their sites is given
-    /// away again.
-    ///
-    /// # Errors
-    /// [`CatalogueError::Busy`] when the tenant has an app of that name; as [`Self::create_app`].
-    pub async fn create_clone(&self, id: AppId, origin: &App, name: &Name) -> Result<App, CatalogueError> {
-        let sites = self.get::<Sites>(&Key::Sites(origin.id.clone())).await?.unwrap_or_default();
-        let with = vec![MetaOp::Put { key: Key::Sites(id.clone()).encode(), value: records::encode(&sites)? }];
-        let made = self.create_app_as(id.clone(), &origin.tenant, name, with).await?;
-        if made.id == id { Ok(made) } else { Err(CatalogueError::Busy) }
-    }
-
-    async fn create_app_as(
-        &self,
-        id: AppId,
-        tenant: &Name,
-        name: &Name,
-        mut with: Vec<MetaOp>,
-    ) -> Result<App, CatalogueError> {
-        if self.get::<Tenant>(&Key::Tenant(tenant.clone())).await?.is_none() {
-            return Err(CatalogueError::NotFound { what: "tenant", name: tenant.to_string() });
-        }
-        let app = App { id: id.clone(), tenant: tenant.clone(), name: name.clone(), created_ms: self.clock.now_ms() };
-        with.extend([
-            MetaOp::Put { key: Key::App(id.clone()).encode(), value: records::encode(&app)? },
-            self.first_signing_key(&id)?,
-        ]);
-        let named = self.create(&Key::AppName(tenant.clone(), name.clone()), AppName { app: id }, with).await?;
-        let key = Key::App(named.app.clone());
-        self.get(&key).await?.ok_or(CatalogueError::NotFound { what: "app", name: named.app.to_string() })
-    }
-
-    /// Makes the app's API key of that name; the secret is in this answer only. If the key exists its permissions, end
-    /// and limits become those given, and there is no secret in the answer.
-    ///
-    /// # Errors
-    /// When there is no such app, or the log does not take it.
-    pub async fn put_api_key(
-        &self,
-        app: &AppId,
-        name: &Name,
-        spec: ApiKeySpec,
-    ) -> Result<(ApiKey, Option<Secret>), CatalogueError> {
-        if self.get::<App>(&Key::App(app.clone())).await?.is_none() {
-            return Err(CatalogueError::NotFound { what: "app", name: app.to_string() });
-        }
-        let secret = Secret::generate("bpk", self.ids.as_ref());
-        let new = ApiKey {
-            name: name.clone(),
-            prefix: secret::prefix_of(secret.expose()).unwrap_or_default().to_owned(),
-            hash: secret::hash(secret.expose()),
-            permissions: spec.permissions,
-            expires_at_ms: spec.expires_at_ms,
-            limits: spec.limits,
-            created_ms: self.clock.now_ms(),
-        };
-        let stored = self
-            .change(&Key::ApiKey(app.clone(), name.clone()), Vec::new(), |old: Option<&ApiKey>| match old {
-                None => new.clone(),
-                Some(old) => ApiKey {
-                    permissions: new.permissions.clone(),
-                    expires_at_ms: new.expires_at_ms,
-                    limits: new.limits,
-                    ..old.clone()
-                },
-            })
-            .await?;
-        let is_mine = stored.hash == new.hash;
-        Ok((stored, is_mine.then_some(secret)))
-    }
-
-    /// Removes an API key; from then on it opens nothing, and neither do tokens given for it.
-    ///
-    /// # Errors
-    /// When the log does not take it.
-    pub async fn delete_api_key(&self, app: &AppId, name: &Name) -> Result<(), CatalogueError> {
-        let key = Key::ApiKey(app.clone(), name.clone()).encode();
-        self.log.metadata().commit(vec![MetaOp::Delete { key }]).await?;
-        self.reload().await
-    }
-
-    /// Makes the admin token of that name; the secret is in this answer only, none if it exists.
-    ///
-    /// # Errors
-    /// When the log does not take it.
-    pub async fn create_admin(&self, name: &Name) -> Result<Option<Secret>, CatalogueError> {
-        let secret = Secret::generate("bpa", self.ids.as_ref());
-        let admin = Admin {
-            prefix: secret::prefix_of(secret.expose()).unwrap_or_default().to_owned(),
-            hash: secret::hash(secret.expose()),
-            created_ms: self.clock.now_ms(),
-        };
-        let stored = self.create(&Key::Admin(name.clone()), admin.clone(), Vec::new()).await?;
-        Ok((stored == admin).then_some(secret))
-    }
-
-    /// Removes an admin token.
-    ///
-    /// # Errors
-    /// When the log does not take it.
-    pub async fn delete_admin(&self, name: &Name) -> Result<(), CatalogueError> {
-        let key = Key::Admin(name.clone()).encode();
-        self.log.metadata().commit(vec![MetaOp::Delete { key }]).await?;
-        self.reload().await
-    }
-
     /// Gives away a site of the app that was never given before.
     ///
     /// # Errors
@@ -404,11 +274,13 @@ impl Catalogue {
                 MetaOp::Check { key: key.encode(), revision: old.map(|old| old.revision) },
                 MetaOp::Put { key: key.encode(), value: records::encode(&Sites { last: next })? },
             ];
-            match self.log.metadata().commit(ops).await {
-                Ok(_) => return Ok(SiteId::new(next)),
-                // After an unknown commit a number may be lost, which is nothing: the next one is free for sure.
-                Err(MetaError::Conflict { .. } | MetaError::Unknown { .. }) => {}
-                Err(error @ (MetaError::Rejected { .. } | MetaError::Unavailable { .. })) => return Err(error.into()),
+            // After an unknown commit a number may be lost, which is nothing: the next one is free for sure.
+            if self.commit(ops).await? {
+                return Ok(SiteId::new(next));
+            }
+            // It may have been deleted in between.
+            if self.get::<App>(&Key::App(app.clone())).await?.is_none() {
+                return Err(Key::App(app.clone()).missing());
             }
         }
         Err(CatalogueError::Busy)
@@ -419,16 +291,27 @@ impl Catalogue {
     where
         T: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync,
     {
-        self.change(key, with, |old: Option<&T>| old.unwrap_or(&record).clone()).await
+        self.change(key, None, with, |old: Option<&T>| old.unwrap_or(&record).clone()).await
     }
 
     /// Replaces what stands under `key` by what `make` makes of it, with `with` in the same commit if nothing stood there.
-    async fn change<T, F>(&self, key: &Key, with: Vec<MetaOp>, make: F) -> Result<T, CatalogueError>
+    /// What stands under `within` must be there.
+    async fn change<T, F>(
+        &self,
+        key: &Key,
+        within: Option<&Key>,
+        with: Vec<MetaOp>,
+        make: F,
+    ) -> Result<T, CatalogueError>
     where
         T: Serialize + DeserializeOwned + PartialEq + Send + Sync,
         F: Fn(Option<&T>) -> T + Send + Sync,
     {
         for _ in 0..ATTEMPTS {
+            let mut ops = match within {
+                Some(within) => self.stays(within).await?,
+                None => Vec::new(),
+            };
             let stored = self.log.metadata().get(&key.encode()).await?;
             let old: Option<T> = match &stored {
                 Some(stored) => Some(records::decode(key, &stored.value)?),
@@ -439,21 +322,44 @@ impl Catalogue {
                 self.reload().await?;
                 return Ok(new);
             }
-            let mut ops = vec![MetaOp::Check { key: key.encode(), revision: stored.map(|stored| stored.revision) }];
+            ops.push(MetaOp::Check { key: key.encode(), revision: stored.map(|stored| stored.revision) });
             ops.push(MetaOp::Put { key: key.encode(), value: records::encode(&new)? });
             if old.is_none() {
                 ops.extend(with.iter().cloned());
             }
-            match self.log.metadata().commit(ops).await {
-                Ok(_) => {
-                    self.reload().await?;
-                    return Ok(new);
-                }
-                Err(MetaError::Conflict { .. } | MetaError::Unknown { .. }) => {}
-                Err(error @ (MetaError::Rejected { .. } | MetaError::Unavailable { .. })) => return Err(error.into()),
+            if self.commit(ops).await? {
+                self.reload().await?;
+                return Ok(new);
             }
         }
         Err(CatalogueError::Busy)
+    }
+
+    /// That a commit goes through only if the tenant or app under `key` is there. A tenant is written again, so that it
+    /// cannot be deleted at the same time: what is made below it would be found by the next tenant of its name.
+    async fn stays(&self, key: &Key) -> Result<Vec<MetaOp>, CatalogueError> {
+        let stored = self.log.metadata().get(&key.encode()).await?.ok_or_else(|| key.missing())?;
+        let mut ops = vec![MetaOp::Check { key: key.encode(), revision: Some(stored.revision) }];
+        if matches!(key, Key::Tenant(_)) {
+            ops.push(MetaOp::Put { key: key.encode(), value: stored.value });
+        }
+        Ok(ops)
+    }
+
+    /// Whether `ops` were carried out; if not, or if it is not known, it is time to look again.
+    async fn commit(&self, ops: Vec<MetaOp>) -> Result<bool, CatalogueError> {
+        match self.log.metadata().commit(ops).await {
+            Ok(_) => Ok(true),
+            Err(MetaError::Conflict { .. } | MetaError::Unknown { .. }) => Ok(false),
+            Err(error @ (MetaError::Rejected { .. } | MetaError::Unavailable { .. })) => Err(error.into()),
+        }
+    }
+
+    /// Removes what stands under `keys`.
+    async fn remove(&self, keys: impl IntoIterator<Item = Key> + Send) -> Result<(), CatalogueError> {
+        let ops = keys.into_iter().map(|key| MetaOp::Delete { key: key.encode() }).collect();
+        self.log.metadata().commit(ops).await?;
+        self.reload().await
     }
 
     async fn get<T: DeserializeOwned>(&self, key: &Key) -> Result<Option<T>, CatalogueError> {
@@ -466,7 +372,8 @@ impl Catalogue {
         let loaded = View::load(self.log.metadata(), &self.keyring).await;
         let stale = loaded.as_ref().err().map(ToString::to_string);
         *self.stale.write().unwrap_or_else(PoisonError::into_inner) = stale;
-        let view = loaded?;
+        let mut view = loaded?;
+        view.take_uses(&self.view());
         let revision = view.revision;
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
         self.changed.send_replace(revision);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CatalogueError;
 use super::keys::{Key, Name};
-use crate::Permissions;
+use crate::{Doors, Permissions};
 
 /// The version that is written.
 const VERSION: u32 = 1;
@@ -20,6 +20,9 @@ pub struct Tenant {
     pub name: Name,
     /// When it was made, in milliseconds since the epoch.
     pub created_ms: u64,
+    /// Whether it is there to stay until somebody says otherwise.
+    #[serde(default)]
+    pub deletion_protection: bool,
 }
 
 /// One database, isolated in every way.
@@ -33,10 +36,28 @@ pub struct App {
     pub name: Name,
     /// When it was made, in milliseconds since the epoch.
     pub created_ms: u64,
+    /// Whether it is there to stay until somebody says otherwise. Apps hold data: those that do not say are.
+    #[serde(default = "yes")]
+    pub deletion_protection: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// An app that is no more. Its id is never given to another: objects and transactions of it may still be around.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedApp {
+    /// What it was.
+    pub app: App,
+    /// When it was deleted, in milliseconds since the epoch.
+    pub deleted_ms: u64,
+    /// Whether everything that the log's metadata space had of it is gone.
+    pub cleared: bool,
 }
 
 /// What a new API key is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApiKeySpec {
     /// What it opens.
     pub permissions: Permissions,
@@ -44,6 +65,10 @@ pub struct ApiKeySpec {
     pub expires_at_ms: Option<u64>,
     /// What it may use.
     pub limits: KeyLimits,
+    /// The doors that it opens.
+    pub scopes: Doors,
+    /// What people say of it.
+    pub description: Option<String>,
 }
 
 /// What a key may use, where that is less than what the server allows any key. Of what is not named the server decides.
@@ -81,6 +106,12 @@ pub struct ApiKey {
     /// What it may use.
     #[serde(default)]
     pub limits: KeyLimits,
+    /// The doors that it opens.
+    #[serde(default)]
+    pub scopes: Doors,
+    /// What people say of it.
+    #[serde(default)]
+    pub description: Option<String>,
     /// When it was made, in milliseconds since the epoch.
     pub created_ms: u64,
 }
@@ -93,13 +124,61 @@ impl ApiKey {
     }
 }
 
-/// An admin token at rest.
+/// An admin token at rest: everything but the secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Admin {
-    pub(crate) prefix: String,
+pub struct AdminToken {
+    /// What its secret starts with: to find it, and for people to recognize it.
+    pub prefix: String,
+    /// SHA-256 of the secret.
     #[serde(with = "hex")]
     pub(crate) hash: [u8; 32],
-    pub(crate) created_ms: u64,
+    /// What it administers. Those of before there was a choice: everything.
+    #[serde(default)]
+    pub scope: AdminScope,
+    /// When it ends, in milliseconds since the epoch; never, without.
+    #[serde(default)]
+    pub expires_at_ms: Option<u64>,
+    /// What people say of it.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// When it was made, in milliseconds since the epoch.
+    pub created_ms: u64,
+}
+
+impl AdminToken {
+    /// Whether it still opens anything at `now_ms`.
+    #[must_use]
+    pub fn is_active(&self, now_ms: u64) -> bool {
+        self.expires_at_ms.is_none_or(|end| now_ms < end)
+    }
+}
+
+/// What a new admin token is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminTokenSpec {
+    /// What it administers.
+    pub scope: AdminScope,
+    /// When it ends, in milliseconds since the epoch; never, without.
+    pub expires_at_ms: Option<u64>,
+    /// What people say of it.
+    pub description: Option<String>,
+}
+
+/// What an admin token administers: `"operator"` or `{"tenant": "acme"}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminScope {
+    /// The whole server.
+    #[default]
+    Operator,
+    /// One tenant: its apps and all below them, and its admin tokens.
+    Tenant(Name),
+}
+
+/// When a key or token was used last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastUse {
+    pub(crate) last_used_ms: u64,
 }
 
 /// The id behind a tenant's name for an app.

@@ -161,7 +161,8 @@ impl Catalogue {
         let new = SigningKey::generate(app, from_ms, &self.keyring, self.ids.as_ref())?;
         let kid = new.kid.clone();
         let place = Key::SigningKeys(app.clone());
-        let changed = self.change(&place, Vec::new(), |old: Option<&SigningKeys>| match old {
+        let within = Key::App(app.clone());
+        let changed = self.change(&place, Some(&within), Vec::new(), |old: Option<&SigningKeys>| match old {
             Some(old) if !at_once => {
                 let rotated = old.rotated(new.clone(), now_ms);
                 // Too many: nothing changes, and the caller sees that its key is not there.

@@ -7,7 +7,7 @@ use bigpeer_log::MemoryLog;
 use bigpeer_types::{ManualClock, RandomIds};
 
 use super::*;
-use crate::{Permissions, Principal, TokenAge};
+use crate::{Door, Permissions, Principal, Secret, TokenAge};
 
 mod identity;
 mod signing;
@@ -37,7 +37,7 @@ async fn world() -> World {
 
 impl World {
     async fn key(&self, text: &str, expires_at_ms: Option<u64>) -> (ApiKey, Secret) {
-        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms, limits: Default::default() };
+        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms, ..Default::default() };
         let (key, secret) = self.catalogue.put_api_key(&self.app.id, &name(text), spec).await.unwrap();
         (key, secret.unwrap())
     }
@@ -54,11 +54,8 @@ async fn only_hashes_are_stored_and_a_secret_is_shown_once() {
     let world = world().await;
     let (key, secret) = world.key("ci", None).await;
     let admin = world.catalogue.create_admin(&name("root")).await.unwrap().unwrap();
-    let spec = ApiKeySpec {
-        permissions: Permissions::read_only(),
-        expires_at_ms: Some(2_000_000),
-        limits: Default::default(),
-    };
+    let spec =
+        ApiKeySpec { permissions: Permissions::read_only(), expires_at_ms: Some(2_000_000), ..Default::default() };
     let (again, second) = world.catalogue.put_api_key(&world.app.id, &name("ci"), spec).await.unwrap();
     assert_eq!((second, again.prefix, again.expires_at_ms), (None, key.prefix, Some(2_000_000)));
     assert_eq!(again.permissions, Permissions::read_only());
@@ -129,9 +126,9 @@ async fn another_process_sees_a_change_without_asking() {
     while other.api_key(&world.app.id, &key.name).is_none() {
         changes.changed().await.unwrap();
     }
-    assert!(other.authenticate_credential(&world.app.id, secret.expose()).is_ok());
+    assert!(other.authenticate_credential(&world.app.id, Door::Data, secret.expose()).is_ok());
     world.catalogue.delete_api_key(&world.app.id, &key.name).await.unwrap();
-    assert!(world.catalogue.authenticate_credential(&world.app.id, secret.expose()).is_err());
+    assert!(world.catalogue.authenticate_credential(&world.app.id, Door::Data, secret.expose()).is_err());
     while other.api_key(&world.app.id, &key.name).is_some() {
         changes.changed().await.unwrap();
     }
@@ -147,10 +144,10 @@ async fn everyone_who_may_not_enter_gets_the_same_answer() {
     let good = secret.expose().to_owned();
     let admin = world.catalogue.create_admin(&name("root")).await.unwrap().unwrap();
     for value in [format!("Bearer {good}"), format!("bearer {good}"), format!("BEARER   {good} "), good.clone()] {
-        let principal = world.catalogue.authenticate(&world.app.id, &headers(&value)).unwrap();
+        let principal = world.catalogue.authenticate(&world.app.id, Door::Data, &headers(&value)).unwrap();
         assert!(matches!(principal, Principal::ApiKey { name, .. } if name.to_string() == "ci"), "{value}");
     }
-    assert!(world.catalogue.authenticate(&world.app.id, &headers(ending.expose())).is_ok());
+    assert!(world.catalogue.authenticate(&world.app.id, Door::Data, &headers(ending.expose())).is_ok());
     world.clock.advance(500);
     let expected = Err(ApiError::unauthorized());
     let unknown = AppId::new("unknown").unwrap();
@@ -166,10 +163,13 @@ async fn everyone_who_may_not_enter_gets_the_same_answer() {
         (&other.id, format!("Bearer {good}")),
         (&unknown, format!("Bearer {good}")),
     ] {
-        assert_eq!(world.catalogue.authenticate(app, &headers(&value)), expected, "{value}");
+        assert_eq!(world.catalogue.authenticate(app, Door::Data, &headers(&value)), expected, "{value}");
     }
-    assert_eq!(world.catalogue.authenticate(&world.app.id, &HeaderMap::new()), expected);
-    assert_eq!(world.catalogue.authenticate_admin(&headers(admin.expose())), Ok(Principal::Admin));
+    assert_eq!(world.catalogue.authenticate(&world.app.id, Door::Data, &HeaderMap::new()), expected);
+    assert_eq!(
+        world.catalogue.authenticate_admin(&headers(admin.expose())).map(|admin| admin.reach),
+        Ok(crate::Reach::Operator)
+    );
     assert!(world.catalogue.authenticate_admin(&headers(&good)).is_err());
     assert!(world.catalogue.authenticate_admin(&HeaderMap::new()).is_err());
 }
@@ -181,14 +181,15 @@ async fn a_token_opens_its_app_as_its_site_until_it_or_its_key_ends() {
     let (key, _) = world.key("phones", None).await;
     let site = world.catalogue.allocate_site(&world.app.id).await.unwrap();
     let (token, ends) = world.catalogue.issue_token(&world.app.id, site, &key, 60).unwrap();
-    let principal = world.catalogue.authenticate(&world.app.id, &headers(&format!("Bearer {token}"))).unwrap();
+    let principal =
+        world.catalogue.authenticate(&world.app.id, Door::Data, &headers(&format!("Bearer {token}"))).unwrap();
     assert!(
         matches!(&principal, Principal::Peer { site: its, expires_at_ms, .. } if *its == site && *expires_at_ms == ends)
     );
     assert_eq!(*principal.permissions(), Permissions::all());
-    assert!(world.catalogue.authenticate_token(&other.id, &token).is_err());
+    assert!(world.catalogue.authenticate_token(&other.id, Door::Sync, &token).is_err());
     world.clock.set(ends);
-    assert!(world.catalogue.authenticate_token(&world.app.id, &token).is_err());
+    assert!(world.catalogue.authenticate_token(&world.app.id, Door::Sync, &token).is_err());
     assert!(world.catalogue.verify_token(&world.app.id, &token, TokenAge::MayHaveEnded).is_ok());
     world.catalogue.delete_api_key(&world.app.id, &key.name).await.unwrap();
     assert!(world.catalogue.verify_token(&world.app.id, &token, TokenAge::MayHaveEnded).is_err());

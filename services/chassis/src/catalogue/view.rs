@@ -8,11 +8,12 @@ use bigpeer_types::AppId;
 
 use super::identity::{Provider, Revocations, Role};
 use super::keys::{Key, Name};
-use super::records::{self, Admin, ApiKey, App, Tenant};
+use super::records::{self, AdminToken, ApiKey, App, Tenant};
+use super::uses::Use;
 use super::{CatalogueError, SigningKeys};
 use crate::authenticate::Checked;
 use crate::keyring::Keyring;
-use crate::{Permissions, Recent};
+use crate::{Door, Permissions, Recent};
 
 const PAGE: usize = 1000;
 
@@ -33,8 +34,15 @@ pub(crate) struct View {
     pub(crate) roles: BTreeMap<(AppId, Name), Arc<Role>>,
     /// The revocations of each app, and their ids in the same order.
     pub(crate) revocations: BTreeMap<AppId, (Vec<Name>, Revocations)>,
+    pub(crate) admins: BTreeMap<Name, AdminToken>,
     /// By prefix.
-    pub(crate) admins: BTreeMap<String, Admin>,
+    pub(crate) admins_by_prefix: BTreeMap<String, Name>,
+    /// The keys that open the admin API, by prefix.
+    pub(crate) admin_keys: BTreeMap<String, (AppId, Name)>,
+    /// When keys were used last, as far as this process knows.
+    pub(crate) key_uses: BTreeMap<(AppId, Name), Arc<Use>>,
+    /// When admin tokens were used last, as far as this process knows.
+    pub(crate) admin_uses: BTreeMap<Name, Arc<Use>>,
     /// The newest revision that was read.
     pub(crate) revision: u64,
     /// Who carries a token, as long as this view is in force.
@@ -60,6 +68,22 @@ impl View {
         }
     }
 
+    /// Goes on with what the view before this one knows of uses.
+    pub(crate) fn take_uses(&mut self, old: &Self) {
+        for (name, used) in &mut self.key_uses {
+            let same = |key: &ApiKey| self.keys.get(name).is_some_and(|new| new.hash == key.hash);
+            if let Some(known) = old.key_uses.get(name).filter(|_| old.keys.get(name).is_some_and(same)) {
+                *used = Arc::clone(known);
+            }
+        }
+        for (name, used) in &mut self.admin_uses {
+            let same = |token: &AdminToken| self.admins.get(name).is_some_and(|new| new.hash == token.hash);
+            if let Some(known) = old.admin_uses.get(name).filter(|_| old.admins.get(name).is_some_and(same)) {
+                *used = Arc::clone(known);
+            }
+        }
+    }
+
     fn add(&mut self, key: &[u8], value: &[u8], keyring: &Keyring) -> Result<(), CatalogueError> {
         let Some(key) = Key::decode(key) else {
             return Err(CatalogueError::Corrupt {
@@ -81,6 +105,10 @@ impl View {
             Key::ApiKey(app, name) => {
                 let record: ApiKey = records::decode(&key, value)?;
                 self.by_prefix.insert((app.clone(), record.prefix.clone()), name.clone());
+                if record.scopes.contain(Door::Admin) {
+                    self.admin_keys.insert(record.prefix.clone(), (app.clone(), name.clone()));
+                }
+                self.key_uses.insert((app.clone(), name.clone()), Arc::default());
                 let effective = Arc::new(record.permissions.bound(&serde_json::Map::new()));
                 self.effective.insert((app.clone(), name.clone()), effective);
                 self.keys.insert((app.clone(), name.clone()), record);
@@ -107,12 +135,20 @@ impl View {
                 revocations.add(records::decode(&key, value)?);
                 ids.push(id.clone());
             }
-            Key::Admin(_) => {
-                let record: Admin = records::decode(&key, value)?;
-                self.admins.insert(record.prefix.clone(), record);
+            Key::Admin(name) => {
+                let record: AdminToken = records::decode(&key, value)?;
+                self.admins_by_prefix.insert(record.prefix.clone(), name.clone());
+                self.admin_uses.insert(name.clone(), Arc::default());
+                self.admins.insert(name.clone(), record);
             }
             // Nobody needs the first; the others are not below the watched prefix.
-            Key::TokenKey(_) | Key::Sites(_) | Key::Login(..) => {}
+            Key::TokenKey(_)
+            | Key::Sites(_)
+            | Key::Login(..)
+            | Key::Deleted(_)
+            | Key::KeyUse(..)
+            | Key::AdminUse(_)
+            | Key::Audit(_) => {}
         }
         Ok(())
     }

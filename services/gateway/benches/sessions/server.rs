@@ -101,7 +101,7 @@ impl Server {
         let catalogue = Catalogue::open(Arc::clone(&log) as _, Arc::clone(&clock), Arc::new(RandomIds)).await.unwrap();
         catalogue.create_tenant(&"t".parse().unwrap()).await.unwrap();
         let app = catalogue.create_app(&"t".parse().unwrap(), &"a".parse().unwrap()).await.unwrap().id;
-        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
+        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
         catalogue.put_api_key(&app, &"all".parse().unwrap(), spec).await.unwrap();
         let objects = Arc::new(LocalObjects::open(&dir.path().join("objects")).unwrap());
         let settings = TablesSettings::default();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bigpeer_chassis::{Account, Catalogue, Permissions, Principal, TokenAge};
+use bigpeer_chassis::{Account, Catalogue, Door, ErrorCode, Permissions, Principal, TokenAge};
 use bigpeer_log::ReadError;
 use bigpeer_protocol::pb::{self, CloseCode};
 use bigpeer_protocol::{Admission, GatewayEffect, GatewaySession, decode_peer_frame};
@@ -139,16 +139,19 @@ fn authenticate(
     app: &AppId,
     token: &str,
 ) -> Result<(SiteId, Account, Arc<Permissions>, u64), pb::Close> {
-    match catalogue.authenticate_token(app, token) {
+    match catalogue.authenticate_token(app, Door::Sync, token) {
         Ok(Principal::Peer { site, account, permissions, expires_at_ms }) => {
             Ok((site, account, permissions, expires_at_ms))
         }
-        Ok(Principal::ApiKey { .. } | Principal::Admin) => Err(pb::Close::new(
+        Ok(Principal::ApiKey { .. }) => Err(pb::Close::new(
             CloseCode::CloseUnauthenticated,
             "log in first: only a peer's access token opens a session",
         )),
         Err(_) if catalogue.verify_token(app, token, TokenAge::MayHaveEnded).is_ok() => {
             Err(pb::Close::new(CloseCode::CloseTokenExpired, "the access token has expired; refresh it"))
+        }
+        Err(error) if error.code == ErrorCode::Forbidden => {
+            Err(pb::Close::new(CloseCode::CloseUnauthenticated, error.message))
         }
         Err(_) => Err(pb::Close::new(CloseCode::CloseUnauthenticated, "the access token is not valid for this app")),
     }

@@ -90,7 +90,7 @@ impl World {
 
     /// Makes or changes an API key.
     pub(crate) async fn key(&self, key: &str, permissions: Permissions) {
-        let spec = ApiKeySpec { permissions, expires_at_ms: None, limits: Default::default() };
+        let spec = ApiKeySpec { permissions, expires_at_ms: None, ..Default::default() };
         self.catalogue.put_api_key(&self.app, &name(key), spec).await.unwrap();
     }
 

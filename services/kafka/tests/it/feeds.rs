@@ -53,7 +53,7 @@ impl World {
         let catalogue = Catalogue::open(Arc::clone(&log) as _, clock, ids).await.unwrap();
         catalogue.create_tenant(&name("t")).await.unwrap();
         let app = catalogue.create_app(&name("t"), &name("a")).await.unwrap().id;
-        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
+        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
         catalogue.put_api_key(&app, &name("all"), spec).await.unwrap();
         let (objects, settings) = (Arc::new(InMemory::new()), TablesSettings::default());
         let store = DocumentStore::open(app.clone(), objects, Arc::clone(&log) as _, settings).await.unwrap();

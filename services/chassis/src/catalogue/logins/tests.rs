@@ -26,7 +26,7 @@ async fn world() -> World {
     let catalogue = Catalogue::open(Arc::clone(&log) as _, Arc::clone(&clock) as _, Arc::new(RandomIds)).await.unwrap();
     catalogue.create_tenant(&name("t")).await.unwrap();
     let app = catalogue.create_app(&name("t"), &name("a")).await.unwrap().id;
-    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
+    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
     catalogue.put_api_key(&app, &name("k"), spec).await.unwrap();
     World { log, clock, catalogue, app }
 }
@@ -60,7 +60,7 @@ async fn each_use_gives_the_next_and_keeps_the_site() {
         let next = world.refresh(&last).await.unwrap();
         assert_ne!(next.refresh_token, last.refresh_token);
         assert_eq!((next.token.site, next.token.logged_in_ms), (SiteId::new(1), 1_000_000));
-        assert!(world.catalogue.authenticate_token(&world.app, &next.access_token).is_ok());
+        assert!(world.catalogue.authenticate_token(&world.app, crate::Door::Sync, &next.access_token).is_ok());
         last = next;
     }
     let stored = world.stored().await;

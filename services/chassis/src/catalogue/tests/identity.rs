@@ -36,7 +36,7 @@ impl World {
     }
 
     fn read(&self, token: &str) -> Option<Vec<String>> {
-        let permissions = self.catalogue.authenticate_token(&self.app.id, token).ok()?.permissions();
+        let permissions = self.catalogue.authenticate_token(&self.app.id, Door::Sync, token).ok()?.permissions();
         let cars = bigpeer_types::CollectionName::new("cars").unwrap();
         Some(match permissions.read.on(&cars) {
             Rule::Everything => vec!["everything".to_owned()],
@@ -96,7 +96,7 @@ async fn who_is_revoked_is_out_until_the_next_login_and_others_stay() {
     assert_eq!(world.catalogue.revocations(&world.app.id).len(), 6);
     let other = open(&world.log, &world.clock).await;
     assert_eq!(other.revocations(&world.app.id), world.catalogue.revocations(&world.app.id));
-    assert!(other.authenticate_token(&world.app.id, &anna).is_err());
+    assert!(other.authenticate_token(&world.app.id, Door::Sync, &anna).is_err());
 }
 
 #[tokio::test]
@@ -132,10 +132,10 @@ async fn ten_thousand_wrong_credentials_open_nothing_and_a_good_one_still_does()
             _ => wrong.insert(at, b'A'),
         }
         let wrong = String::from_utf8(wrong).unwrap();
-        let refused = world.catalogue.authenticate_credential(&world.app.id, &wrong);
+        let refused = world.catalogue.authenticate_credential(&world.app.id, Door::Data, &wrong);
         assert_eq!(refused, Err(ApiError::unauthorized()), "{wrong}");
     }
     for good in &good {
-        assert!(world.catalogue.authenticate_credential(&world.app.id, good).is_ok());
+        assert!(world.catalogue.authenticate_credential(&world.app.id, Door::Data, good).is_ok());
     }
 }

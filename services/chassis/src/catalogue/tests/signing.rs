@@ -14,7 +14,7 @@ impl World {
     }
 
     fn opens(&self, token: &str) -> bool {
-        self.catalogue.authenticate_token(&self.app.id, token).is_ok()
+        self.catalogue.authenticate_token(&self.app.id, Door::Sync, token).is_ok()
     }
 
     /// The key that a token says it was signed with.
@@ -66,7 +66,7 @@ async fn tokens_are_good_at_every_process_while_keys_are_rotated() {
             changes.changed().await.unwrap();
         }
         for token in &all {
-            assert!(world.opens(token) && other.authenticate_token(&world.app.id, token).is_ok());
+            assert!(world.opens(token) && other.authenticate_token(&world.app.id, Door::Sync, token).is_ok());
         }
         world.clock.advance(60_000);
     }
@@ -125,14 +125,14 @@ async fn a_token_is_remembered_for_its_app_and_not_beyond_its_key() {
     let token = world.token(&world.catalogue, 60).await;
     for _ in 0..2 {
         assert!(world.opens(&token));
-        assert!(world.catalogue.authenticate_token(&other.id, &token).is_err());
+        assert!(world.catalogue.authenticate_token(&other.id, Door::Sync, &token).is_err());
     }
     let spec =
-        |permissions: Permissions, expires_at_ms| ApiKeySpec { permissions, expires_at_ms, limits: Default::default() };
+        |permissions: Permissions, expires_at_ms| ApiKeySpec { permissions, expires_at_ms, ..Default::default() };
     let phones = name("phones");
     let put = |spec| world.catalogue.put_api_key(&world.app.id, &phones, spec);
     put(spec(Permissions::read_only(), Some(1_030_000))).await.unwrap();
-    let principal = world.catalogue.authenticate_token(&world.app.id, &token).unwrap();
+    let principal = world.catalogue.authenticate_token(&world.app.id, Door::Sync, &token).unwrap();
     assert_eq!(*principal.permissions(), Permissions::read_only());
     world.clock.set(1_030_000);
     assert!(!world.opens(&token), "the key has ended, whatever the token says");
@@ -157,7 +157,7 @@ async fn an_app_of_before_gets_a_key_when_it_needs_one() {
     assert!(again.issue_token(app, SiteId::new(1), &key, 60).is_err());
     again.rotate_if_due(app).await.unwrap();
     let (token, _) = again.issue_token(app, SiteId::new(1), &key, 60).unwrap();
-    assert!(again.authenticate_token(app, &token).is_ok());
+    assert!(again.authenticate_token(app, Door::Sync, &token).is_ok());
 }
 
 #[tokio::test]
@@ -203,12 +203,12 @@ async fn secrets_at_rest_are_sealed_and_follow_the_master_key() {
     let refused = open(ring(&[&new])).await.unwrap_err().to_string();
     assert!(refused.contains("master key") && !refused.contains(&old) && !refused.contains(&new), "{refused}");
     let both = open(ring(&[&new, &old])).await.unwrap();
-    assert!(both.authenticate_token(&app, &granted.access_token).is_ok());
+    assert!(both.authenticate_token(&app, Door::Sync, &granted.access_token).is_ok());
     assert_eq!(both.reseal().await.unwrap(), 2);
     let last = open(ring(&[&new])).await.unwrap();
-    assert!(last.authenticate_token(&app, &granted.access_token).is_ok());
+    assert!(last.authenticate_token(&app, Door::Sync, &granted.access_token).is_ok());
     let again = last.log_in(&app, SiteId::new(1), holder(), None, times).await.unwrap();
-    assert!(last.authenticate_token(&app, &again.access_token).is_ok());
+    assert!(last.authenticate_token(&app, Door::Sync, &again.access_token).is_ok());
     let provider = last.provider(&app, &name("dev")).unwrap();
     let ProviderKind::Anonymous { shared_token } = &provider.spec.kind else { panic!("{provider:?}") };
     let place = provider_place(&app, &name("dev"));
