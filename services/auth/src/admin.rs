@@ -1,41 +1,89 @@
 //! The admin API of who may come in: providers, roles, revocations, signing keys. `PUT` is idempotent.
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Json as Answer, Router};
+use bigpeer_chassis::admin::{AdminRoute, AskedApp, Asks, Page, admin_router};
 use bigpeer_chassis::{
     ApiError, ErrorCode, Json, Name, NameError, Permissions, PublishedKey, Revocation, Revoked, Role,
 };
-use bigpeer_types::AppId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::AuthContext;
 use crate::providers::{self, ProviderRequest};
 
+const PROVIDERS: &str = "/admin/v1/apps/{app}/providers";
+const PROVIDER: &str = "/admin/v1/apps/{app}/providers/{name}";
+const ROLES: &str = "/admin/v1/apps/{app}/roles";
+const ROLE: &str = "/admin/v1/apps/{app}/roles/{name}";
+const REVOCATIONS: &str = "/admin/v1/apps/{app}/revocations";
+const SIGNING_KEYS: &str = "/admin/v1/apps/{app}/signing-keys";
+const ROTATE: &str = "/admin/v1/apps/{app}/signing-keys/rotate";
+const RESEAL: &str = "/admin/v1/secrets/reseal";
+
 /// The routes of the admin API.
 pub fn router(context: AuthContext) -> Router {
-    Router::new()
-        .route("/admin/v1/apps/{app}/providers", get(list_providers))
-        .route("/admin/v1/apps/{app}/providers/{name}", get(get_provider).put(put_provider).delete(delete_provider))
-        .route("/admin/v1/apps/{app}/roles", get(list_roles))
-        .route("/admin/v1/apps/{app}/roles/{name}", get(get_role).put(put_role).delete(delete_role))
-        .route("/admin/v1/apps/{app}/revocations", get(list_revocations).post(revoke))
-        .route("/admin/v1/apps/{app}/signing-keys", get(list_signing_keys))
-        .route("/admin/v1/apps/{app}/signing-keys/rotate", post(rotate_signing_keys))
-        .route("/admin/v1/secrets/reseal", post(reseal))
-        .with_state(context)
+    admin_router(&Arc::clone(&context.catalogue), routes(), context)
 }
 
-/// The app that an administrator names, when they may.
-fn app(context: &AuthContext, headers: &HeaderMap, text: &str) -> Result<AppId, ApiError> {
-    context.catalogue.authenticate_admin(headers)?;
-    let unknown = || ApiError::new(ErrorCode::NotFound, "there is no app with this id");
-    let id = AppId::new(text).map_err(|_| unknown())?;
-    context.catalogue.app(&id).map(|app| app.id).ok_or_else(unknown)
+/// The routes, each with what it asks and what is said of it.
+#[must_use]
+pub fn routes() -> Vec<AdminRoute<AuthContext>> {
+    let object = json!({ "type": "object" });
+    let permissions = json!({ "$ref": "#/components/schemas/Permissions" });
+    let role = json!({ "type": "object", "required": ["permissions"], "additionalProperties": false,
+        "properties": { "permissions": permissions } });
+    let rotation = json!({ "type": "object", "additionalProperties": false,
+        "properties": { "at_once": { "type": "boolean", "default": false } } });
+    vec![
+        AdminRoute::get(PROVIDERS, Asks::App, list_providers)
+            .says("What vouches for users of an app, by name, without secrets")
+            .queried(Page::parameters())
+            .answers(200, Some(Page::schema("providers", &object))),
+        AdminRoute::get(PROVIDER, Asks::App, get_provider)
+            .says("A provider, without its secrets")
+            .answers(200, Some(object.clone())),
+        AdminRoute::put(PROVIDER, Asks::App, put_provider)
+            .says("Makes a provider, or changes it")
+            .takes(providers::schema())
+            .answers(200, Some(object.clone()))
+            .answers(201, Some(object.clone())),
+        AdminRoute::delete(PROVIDER, Asks::App, delete_provider).says("Deletes a provider, and shuts its users out"),
+        AdminRoute::get(ROLES, Asks::App, list_roles)
+            .says("The roles of an app, by name")
+            .queried(Page::parameters())
+            .answers(200, Some(Page::schema("roles", &object))),
+        AdminRoute::get(ROLE, Asks::App, get_role).says("A role").answers(200, Some(object.clone())),
+        AdminRoute::put(ROLE, Asks::App, put_role)
+            .says("Makes a role, or changes what it allows")
+            .takes(role)
+            .answers(200, Some(object.clone()))
+            .answers(201, Some(object.clone())),
+        AdminRoute::delete(ROLE, Asks::App, delete_role).says("Deletes a role: it allows nothing any more"),
+        AdminRoute::get(REVOCATIONS, Asks::App, list_revocations)
+            .says("The revocations of an app, by id, which is in order of time")
+            .queried(Page::parameters())
+            .answers(200, Some(Page::schema("revocations", &object))),
+        AdminRoute::post(REVOCATIONS, Asks::App, revoke)
+            .says("Ends every login up to now that it is about")
+            .takes(revocation_schema())
+            .answers(201, Some(object.clone())),
+        AdminRoute::get(SIGNING_KEYS, Asks::App, list_signing_keys)
+            .says("The keys of an app's access tokens, the oldest first; there are few")
+            .answers(200, Some(object.clone())),
+        AdminRoute::post(ROTATE, Asks::App, rotate_signing_keys)
+            .says("Gives an app a new key for its access tokens")
+            .takes(rotation)
+            .answers(200, Some(object.clone())),
+        AdminRoute::post(RESEAL, Asks::Operator, reseal)
+            .says("Seals every secret anew that the newest master key did not seal")
+            .answers(200, Some(object)),
+    ]
 }
 
 fn name(text: &str) -> Result<Name, ApiError> {
@@ -52,34 +100,28 @@ const fn made(is_new: bool) -> StatusCode {
 
 type Place = Path<(String, String)>;
 
-async fn list_providers(
-    State(context): State<AuthContext>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Answer<Value>, ApiError> {
-    let app = app(&context, &headers, &id)?;
-    let all = context.catalogue.providers(&app);
-    let all: Vec<Value> = all.iter().map(|(name, provider)| providers::shown(name, provider)).collect();
-    Ok(Answer(json!({"providers": all})))
+async fn list_providers(State(context): State<AuthContext>, AskedApp(app): AskedApp, page: Page) -> Answer<Value> {
+    let all = page.of(context.catalogue.providers(&app.id), |(name, _)| name.to_string());
+    all.json("providers", |(name, provider)| providers::shown(&name, &provider))
 }
 
 async fn get_provider(
     State(context): State<AuthContext>,
-    Path((id, provider)): Place,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, provider)): Place,
 ) -> Result<Answer<Value>, ApiError> {
-    let (app, name) = (app(&context, &headers, &id)?, name(&provider)?);
+    let (app, name) = (app.id, name(&provider)?);
     let found = context.catalogue.provider(&app, &name).ok_or_else(|| missing("provider"))?;
     Ok(Answer(providers::shown(&name, &found)))
 }
 
 async fn put_provider(
     State(context): State<AuthContext>,
-    Path((id, provider)): Place,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, provider)): Place,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let (app, name) = (app(&context, &headers, &id)?, name(&provider)?);
+    let (app, name) = (app.id, name(&provider)?);
     let Json(request) = Json::<ProviderRequest>::parse(&body)?;
     let mut secret = None;
     let make = |old: Option<&_>| {
@@ -98,10 +140,10 @@ async fn put_provider(
 
 async fn delete_provider(
     State(context): State<AuthContext>,
-    Path((id, provider)): Place,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, provider)): Place,
 ) -> Result<StatusCode, ApiError> {
-    let app = app(&context, &headers, &id)?;
+    let app = app.id;
     context.catalogue.delete_provider(&app, &name(&provider)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -116,33 +158,28 @@ fn role_json(name: &Name, role: &Role) -> Value {
     json!({"name": name, "permissions": role.permissions, "created_at": role.created_ms})
 }
 
-async fn list_roles(
-    State(context): State<AuthContext>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Answer<Value>, ApiError> {
-    let app = app(&context, &headers, &id)?;
-    let roles: Vec<Value> = context.catalogue.roles(&app).iter().map(|(name, role)| role_json(name, role)).collect();
-    Ok(Answer(json!({"roles": roles})))
+async fn list_roles(State(context): State<AuthContext>, AskedApp(app): AskedApp, page: Page) -> Answer<Value> {
+    let all = page.of(context.catalogue.roles(&app.id), |(name, _)| name.to_string());
+    all.json("roles", |(name, role)| role_json(&name, &role))
 }
 
 async fn get_role(
     State(context): State<AuthContext>,
-    Path((id, role)): Place,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, role)): Place,
 ) -> Result<Answer<Value>, ApiError> {
-    let (app, name) = (app(&context, &headers, &id)?, name(&role)?);
+    let (app, name) = (app.id, name(&role)?);
     let found = context.catalogue.role(&app, &name).ok_or_else(|| missing("role"))?;
     Ok(Answer(role_json(&name, &found)))
 }
 
 async fn put_role(
     State(context): State<AuthContext>,
-    Path((id, role)): Place,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, role)): Place,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let (app, name) = (app(&context, &headers, &id)?, name(&role)?);
+    let (app, name) = (app.id, name(&role)?);
     let Json(request) = Json::<RoleRequest>::parse(&body)?;
     // A rule that cannot be understood is refused here, where someone can repair it.
     request.permissions.check().map_err(|message| ApiError::new(ErrorCode::BadRequest, message))?;
@@ -152,10 +189,10 @@ async fn put_role(
 
 async fn delete_role(
     State(context): State<AuthContext>,
-    Path((id, role)): Place,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, role)): Place,
 ) -> Result<StatusCode, ApiError> {
-    let app = app(&context, &headers, &id)?;
+    let app = app.id;
     context.catalogue.delete_role(&app, &name(&role)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -171,24 +208,26 @@ fn revocation_json(id: &Name, revocation: &Revocation) -> Value {
     json!({"id": id, kind: whom, "before": revocation.before_ms})
 }
 
-async fn list_revocations(
-    State(context): State<AuthContext>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Answer<Value>, ApiError> {
-    let app = app(&context, &headers, &id)?;
-    let all = context.catalogue.revocations(&app);
-    let all: Vec<Value> = all.iter().map(|(id, revocation)| revocation_json(id, revocation)).collect();
-    Ok(Answer(json!({"revocations": all})))
+fn revocation_schema() -> Value {
+    let one = |name: &str| {
+        json!({ "type": "object", "required": [name], "additionalProperties": false,
+        "properties": { name: { "type": "string" } } })
+    };
+    let all = ["user", "site", "key", "condition", "login"].map(one);
+    json!({ "oneOf": all })
+}
+
+async fn list_revocations(State(context): State<AuthContext>, AskedApp(app): AskedApp, page: Page) -> Answer<Value> {
+    let all = page.of(context.catalogue.revocations(&app.id), |(id, _)| id.to_string());
+    all.json("revocations", |(id, revocation)| revocation_json(&id, &revocation))
 }
 
 async fn revoke(
     State(context): State<AuthContext>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let app = app(&context, &headers, &id)?;
+    let app = app.id;
     let Json(what) = Json::<Revoked>::parse(&body)?;
     let (id, revocation) = context.catalogue.revoke(&app, what).await?;
     tracing::info!(%app, revocation = %id, "logins are revoked");
@@ -201,10 +240,9 @@ fn key_json(key: &PublishedKey) -> Value {
 
 async fn list_signing_keys(
     State(context): State<AuthContext>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
 ) -> Result<Answer<Value>, ApiError> {
-    let app = app(&context, &headers, &id)?;
+    let app = app.id;
     let keys: Vec<Value> = context.catalogue.published_keys(&app).iter().map(key_json).collect();
     Ok(Answer(json!({"signing_keys": keys})))
 }
@@ -219,11 +257,10 @@ struct RotateRequest {
 
 async fn rotate_signing_keys(
     State(context): State<AuthContext>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
     body: Bytes,
 ) -> Result<Answer<Value>, ApiError> {
-    let app = app(&context, &headers, &id)?;
+    let app = app.id;
     let request = if body.is_empty() { RotateRequest::default() } else { Json::<RotateRequest>::parse(&body)?.0 };
     context.catalogue.rotate_signing_keys(&app, request.at_once).await?;
     let keys: Vec<Value> = context.catalogue.published_keys(&app).iter().map(key_json).collect();
@@ -231,8 +268,7 @@ async fn rotate_signing_keys(
 }
 
 /// Seals every secret anew that the newest master key did not seal.
-async fn reseal(State(context): State<AuthContext>, headers: HeaderMap) -> Result<Answer<Value>, ApiError> {
-    context.catalogue.authenticate_admin(&headers)?;
+async fn reseal(State(context): State<AuthContext>) -> Result<Answer<Value>, ApiError> {
     let resealed = context.catalogue.reseal().await?;
     Ok(Answer(json!({"resealed": resealed, "master_keys": context.catalogue.keyring().ids()})))
 }

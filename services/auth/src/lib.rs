@@ -22,7 +22,7 @@ use axum::routing::{get, post};
 use bigpeer_chassis::{Catalogue, LoginTimes, Shutdown};
 use tokio::sync::Semaphore;
 
-pub use admin::router as admin_router;
+pub use admin::{router as admin_router, routes as admin_routes};
 
 /// How long an access token is good for, unless told otherwise: in seconds.
 pub const DEFAULT_TOKEN_TTL_SECS: u64 = 3600;

@@ -236,6 +236,32 @@ impl ProviderRequest {
     }
 }
 
+/// The schema of a request.
+pub(crate) fn schema() -> Value {
+    let text = || json!({ "type": ["string", "null"] });
+    let texts = || json!({ "type": ["array", "null"], "items": { "type": "string" } });
+    let algorithms = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"];
+    json!({
+        "type": "object", "required": ["type"], "additionalProperties": false,
+        "properties": {
+            "type": { "type": "string", "enum": ["webhook", "oidc", "anonymous"] },
+            "roles": { "type": "array", "maxItems": MAX_ROLES, "items": { "type": "string", "pattern": "^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,62}$" } },
+            "permissions": { "oneOf": [{ "type": "null" }, { "$ref": "#/components/schemas/Permissions" }] },
+            "session_secs": { "type": ["integer", "null"], "minimum": 1, "maximum": MAX_SESSION_SECS },
+            "url": text(),
+            "secrets": texts(),
+            "issuer": text(),
+            "audiences": texts(),
+            "algorithms": { "type": ["array", "null"], "items": { "type": "string", "enum": algorithms } },
+            "user_claim": text(),
+            "claims": { "type": ["object", "null"], "additionalProperties": { "type": "string" } },
+            "roles_claim": text(),
+            "permissions_claim": text(),
+            "shared_token": text(),
+        }
+    })
+}
+
 fn needed<'f, T>(name: &str, field: Option<&'f T>) -> Result<&'f T, ApiError> {
     field.ok_or_else(|| bad(format!("'{name}' is missing")))
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Json as Answer, Router};
-use bigpeer_chassis::{ApiError, ErrorCode, Json, Name};
+use bigpeer_chassis::admin::{AdminRoute, AskedApp, Asks, Page, admin_router};
+use bigpeer_chassis::{ApiError, App, Door, ErrorCode, Json, Name};
 use bigpeer_types::{AppId, CollectionName};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,21 +24,97 @@ use crate::webhook::{self, Poster};
 
 type Context = State<Arc<ChangefeedContext>>;
 
-pub(crate) fn router() -> Router<Arc<ChangefeedContext>> {
-    const FEED: &str = "/admin/v1/apps/{app}/feeds/{name}";
-    let at = |rest: &str| format!("{FEED}{rest}");
-    Router::new()
-        .route("/admin/v1/apps/{app}/feeds", get(list))
-        .route("/admin/v1/apps/{app}/feed-retention", get(get_retention).put(put_retention))
-        .route(FEED, get(get_feed).put(put_feed).delete(delete_feed))
-        .route(&at("/pause"), post(pause))
-        .route(&at("/resume"), post(resume))
-        .route(&at("/rewind"), post(rewind))
-        .route(&at("/snapshot"), post(snapshot))
-        .route(&at("/deliveries"), get(deliveries))
-        .route(&at("/dead-letters"), get(dead_letters))
-        .route(&at("/dead-letters/{id}"), get(dead_letter).delete(discard))
-        .route(&at("/dead-letters/{id}/deliver"), post(redeliver))
+const FEEDS: &str = "/admin/v1/apps/{app}/feeds";
+const RETENTION: &str = "/admin/v1/apps/{app}/feed-retention";
+const FEED: &str = "/admin/v1/apps/{app}/feeds/{name}";
+const PAUSE: &str = "/admin/v1/apps/{app}/feeds/{name}/pause";
+const RESUME: &str = "/admin/v1/apps/{app}/feeds/{name}/resume";
+const REWIND: &str = "/admin/v1/apps/{app}/feeds/{name}/rewind";
+const SNAPSHOT: &str = "/admin/v1/apps/{app}/feeds/{name}/snapshot";
+const DELIVERIES: &str = "/admin/v1/apps/{app}/feeds/{name}/deliveries";
+const LETTERS: &str = "/admin/v1/apps/{app}/feeds/{name}/dead-letters";
+const LETTER: &str = "/admin/v1/apps/{app}/feeds/{name}/dead-letters/{id}";
+const DELIVER: &str = "/admin/v1/apps/{app}/feeds/{name}/dead-letters/{id}/deliver";
+
+pub(crate) fn router(context: Arc<ChangefeedContext>) -> Router {
+    admin_router(&Arc::clone(&context.catalogue), routes(), context)
+}
+
+/// The routes, each with what it asks and what is said of it.
+#[must_use]
+pub fn routes() -> Vec<AdminRoute<Arc<ChangefeedContext>>> {
+    let object = || Some(json!({ "type": "object" }));
+    let list = |field: &str| Some(Page::schema(field, &json!({ "type": "object" })));
+    let retention = json!({ "type": "object", "required": ["secs", "bytes"], "additionalProperties": false, "properties": {
+        "secs": { "type": "integer", "minimum": 0, "maximum": 90 * 24 * 3600 },
+        "bytes": { "type": "integer", "minimum": 0, "maximum": 1_u64 << 40 } } });
+    let text = |name: &str| {
+        json!({ "type": "object", "required": [name], "additionalProperties": false,
+        "properties": { name: { "type": "string" } } })
+    };
+    let collections = json!({ "type": "object", "required": ["collections"], "additionalProperties": false,
+        "properties": { "collections": { "type": "array", "minItems": 1, "maxItems": crate::MAX_SOURCES, "items": { "type": "string" } } } });
+    vec![
+        AdminRoute::get(FEEDS, Asks::App, list_feeds)
+            .says("The feeds of an app, by name")
+            .queried(Page::parameters())
+            .answers(200, list("feeds")),
+        AdminRoute::get(RETENTION, Asks::App, get_retention)
+            .says("How much of an app's past is kept for its feeds")
+            .answers(200, Some(retention.clone())),
+        AdminRoute::put(RETENTION, Asks::App, put_retention)
+            .says("Says how much of an app's past is kept for its feeds")
+            .takes(retention.clone())
+            .answers(200, Some(retention)),
+        AdminRoute::get(FEED, Asks::App, get_feed).says("A feed, and how far it is").answers(200, object()),
+        AdminRoute::put(FEED, Asks::App, put_feed)
+            .says("Makes a feed, or changes one without moving it")
+            .takes(feed_schema())
+            .answers(200, object())
+            .answers(201, object()),
+        AdminRoute::delete(FEED, Asks::App, delete_feed).says("Deletes a feed, and what it has given up"),
+        AdminRoute::post(PAUSE, Asks::App, pause).says("Lets a feed stand still").answers(200, object()),
+        AdminRoute::post(RESUME, Asks::App, resume).says("Lets a feed go on").answers(200, object()),
+        AdminRoute::post(REWIND, Asks::App, rewind)
+            .says("Puts a feed to a cursor")
+            .takes(text("cursor"))
+            .answers(200, object()),
+        AdminRoute::post(SNAPSHOT, Asks::App, snapshot)
+            .says("Sends all documents of collections once more")
+            .takes(collections)
+            .answers(200, object()),
+        AdminRoute::get(DELIVERIES, Asks::App, deliveries)
+            .says("What was delivered of late, as this process knows")
+            .answers(200, object()),
+        AdminRoute::get(LETTERS, Asks::App, dead_letters)
+            .says("What was given up, by id")
+            .queried(Page::parameters())
+            .answers(200, list("deadLetters")),
+        AdminRoute::get(LETTER, Asks::App, dead_letter).says("What was given up, and why").answers(200, object()),
+        AdminRoute::delete(LETTER, Asks::App, discard).says("Forgets what was given up"),
+        AdminRoute::post(DELIVER, Asks::App, redeliver)
+            .says("Delivers once more what was given up, now")
+            .answers(200, object()),
+    ]
+}
+
+/// The schema of a feed: what holds for all of them. What goes for a kind of receiver is in docs/changes.md.
+fn feed_schema() -> Value {
+    let name = json!({ "type": "string", "pattern": "^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,62}$" });
+    let sink = json!({ "type": "object", "required": ["type"], "properties": {
+        "type": { "type": "string", "enum": ["webhook", "kafka"] } } });
+    json!({
+        "type": "object", "required": ["owner", "sink"], "additionalProperties": false,
+        "properties": {
+            "owner": name,
+            "sources": { "type": "array", "items": { "type": "object" } },
+            "format": { "type": "string" },
+            "values": { "type": "string" },
+            "snapshot": { "type": "boolean" },
+            "cursor": { "type": ["string", "null"] },
+            "sink": sink,
+        }
+    })
 }
 
 fn refuse(message: impl Into<String>) -> ApiError {
@@ -50,17 +126,9 @@ fn no_feed(name: &Name) -> ApiError {
 }
 
 /// The app and the feed that an administrator names.
-fn names(context: &ChangefeedContext, headers: &HeaderMap, app: &str, name: &str) -> Result<(AppId, Name), ApiError> {
-    let app = app_of(context, headers, app)?;
+fn names(app: App, name: &str) -> Result<(AppId, Name), ApiError> {
     let name = name.parse().map_err(|error: bigpeer_chassis::NameError| refuse(error.to_string()))?;
-    Ok((app, name))
-}
-
-fn app_of(context: &ChangefeedContext, headers: &HeaderMap, app: &str) -> Result<AppId, ApiError> {
-    context.catalogue.authenticate_admin(headers)?;
-    let unknown = || ApiError::new(ErrorCode::NotFound, "there is no app with this id");
-    let id = AppId::new(app).map_err(|_| unknown())?;
-    context.catalogue.app(&id).map(|app| app.id).ok_or_else(unknown)
+    Ok((app.id, name))
 }
 
 /// A feed as it is answered.
@@ -97,31 +165,31 @@ async fn found(context: &ChangefeedContext, app: &AppId, name: &Name) -> Result<
     entry.map(|stored| stored.record).ok_or_else(|| no_feed(name))
 }
 
-async fn list(State(context): Context, Path(app): Path<String>, headers: HeaderMap) -> Result<Answer<Value>, ApiError> {
-    let app = app_of(&context, &headers, &app)?;
-    let mut feeds = Vec::new();
-    for (_, name, entry) in context.feeds.registry.list(Some(&app)).await? {
-        feeds.push(describe(&context, &app, &name, &entry).await?);
+async fn list_feeds(
+    State(context): Context,
+    AskedApp(App { id: app, .. }): AskedApp,
+    page: Page,
+) -> Result<Answer<Value>, ApiError> {
+    let page = page.of(context.feeds.registry.list(Some(&app)).await?, |(_, name, _)| name.to_string());
+    let mut feeds = Vec::with_capacity(page.entries.len());
+    for (_, name, entry) in &page.entries {
+        feeds.push(describe(&context, &app, name, entry).await?);
     }
-    Ok(Answer(json!({ "feeds": feeds })))
+    Ok(Answer(json!({ "feeds": feeds, "next": page.next })))
 }
 
 async fn get_retention(
     State(context): Context,
-    Path(app): Path<String>,
-    headers: HeaderMap,
+    AskedApp(App { id: app, .. }): AskedApp,
 ) -> Result<Answer<Retention>, ApiError> {
-    let app = app_of(&context, &headers, &app)?;
     Ok(Answer(context.feeds.registry.retention(&app).await?))
 }
 
 async fn put_retention(
     State(context): Context,
-    Path(app): Path<String>,
-    headers: HeaderMap,
+    AskedApp(App { id: app, .. }): AskedApp,
     body: bytes::Bytes,
 ) -> Result<Answer<Retention>, ApiError> {
-    let app = app_of(&context, &headers, &app)?;
     let Json(retention) = Json::<Retention>::parse(&body)?;
     retention.check().map_err(refuse)?;
     context.feeds.registry.retain(&app, retention).await?;
@@ -130,21 +198,21 @@ async fn put_retention(
 
 async fn get_feed(
     State(context): Context,
-    Path((app, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, name)): Path<(String, String)>,
 ) -> Result<Answer<Value>, ApiError> {
-    let (app, name) = names(&context, &headers, &app, &name)?;
+    let (app, name) = names(app, &name)?;
     let entry = found(&context, &app, &name).await?;
     Ok(Answer(describe(&context, &app, &name, &entry).await?))
 }
 
 async fn put_feed(
     State(context): Context,
-    Path((app, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, name)): Path<(String, String)>,
     body: bytes::Bytes,
 ) -> Result<Response, ApiError> {
-    let (app, name) = names(&context, &headers, &app, &name)?;
+    let (app, name) = names(app, &name)?;
     let Json(spec) = Json::<FeedSpec>::parse(&body)?;
     let start = start(&context, &app, &spec).await?;
     match &spec.sink {
@@ -162,7 +230,7 @@ async fn put_feed(
 
 /// Where a feed that is new starts.
 async fn start(context: &ChangefeedContext, app: &AppId, spec: &FeedSpec) -> Result<Cursor, ApiError> {
-    let allowed = context.catalogue.permissions_of_key(app, &spec.owner, bigpeer_chassis::Door::Changes);
+    let allowed = context.catalogue.permissions_of_key(app, &spec.owner, Door::Changes);
     let allowed =
         allowed.ok_or_else(|| refuse(format!("'owner' must be an API key of this app; '{}' is none", spec.owner)))?;
     let lens = Lens::compile(&spec.sources, allowed.read.clone(), spec.values).map_err(refuse)?;
@@ -187,30 +255,30 @@ async fn checked(context: &ChangefeedContext, app: &AppId, text: &str) -> Result
 
 async fn delete_feed(
     State(context): Context,
-    Path((app, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, name)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    let (app, name) = names(&context, &headers, &app, &name)?;
+    let (app, name) = names(app, &name)?;
     context.feeds.registry.delete(&app, &name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn pause(
     State(context): Context,
-    Path((app, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, name)): Path<(String, String)>,
 ) -> Result<Answer<Value>, ApiError> {
-    let (app, name) = names(&context, &headers, &app, &name)?;
+    let (app, name) = names(app, &name)?;
     let entry = context.feeds.registry.pause(&app, &name, "an administrator paused it").await?;
     Ok(Answer(describe(&context, &app, &name, &entry).await?))
 }
 
 async fn resume(
     State(context): Context,
-    Path((app, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, name)): Path<(String, String)>,
 ) -> Result<Answer<Value>, ApiError> {
-    let (app, name) = names(&context, &headers, &app, &name)?;
+    let (app, name) = names(app, &name)?;
     let entry = context.feeds.registry.resume(&app, &name).await?;
     Ok(Answer(describe(&context, &app, &name, &entry).await?))
 }
@@ -223,11 +291,11 @@ struct RewindRequest {
 
 async fn rewind(
     State(context): Context,
-    Path((app, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, name)): Path<(String, String)>,
     body: bytes::Bytes,
 ) -> Result<Answer<Value>, ApiError> {
-    let (app, name) = names(&context, &headers, &app, &name)?;
+    let (app, name) = names(app, &name)?;
     let Json(request) = Json::<RewindRequest>::parse(&body)?;
     let cursor = checked(&context, &app, &request.cursor).await?;
     let entry = context.feeds.registry.ask(&app, &name, Asked::Rewind(cursor.to_string())).await?;
@@ -242,11 +310,11 @@ struct SnapshotRequest {
 
 async fn snapshot(
     State(context): Context,
-    Path((app, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, name)): Path<(String, String)>,
     body: bytes::Bytes,
 ) -> Result<Answer<Value>, ApiError> {
-    let (app, name) = names(&context, &headers, &app, &name)?;
+    let (app, name) = names(app, &name)?;
     let Json(request) = Json::<SnapshotRequest>::parse(&body)?;
     if request.collections.is_empty() || request.collections.len() > crate::MAX_SOURCES {
         return Err(refuse(format!("'collections' must name 1 to {} collections", crate::MAX_SOURCES)));
@@ -257,31 +325,25 @@ async fn snapshot(
 
 async fn deliveries(
     State(context): Context,
-    Path((app, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, name)): Path<(String, String)>,
 ) -> Result<Answer<Value>, ApiError> {
-    let (app, name) = names(&context, &headers, &app, &name)?;
+    let (app, name) = names(app, &name)?;
     found(&context, &app, &name).await?;
     let deliveries = context.feeds.status(&app, &name).map(|status| status.deliveries()).unwrap_or_default();
     Ok(Answer(json!({ "deliveries": deliveries })))
 }
 
-#[derive(Deserialize)]
-struct Page {
-    #[serde(default)]
-    after: Option<String>,
-}
-
 async fn dead_letters(
     State(context): Context,
-    Path((app, name)): Path<(String, String)>,
-    Query(page): Query<Page>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, name)): Path<(String, String)>,
+    page: Page,
 ) -> Result<Answer<Value>, ApiError> {
-    let (app, name) = names(&context, &headers, &app, &name)?;
+    let (app, name) = names(app, &name)?;
     found(&context, &app, &name).await?;
-    let letters = context.feeds.registry.dead_letters(&app, &name, page.after.as_deref(), 100).await?;
-    let next = (letters.len() == 100).then(|| letters.last().map(|letter| letter.id.clone())).flatten();
+    let letters = context.feeds.registry.dead_letters(&app, &name, page.after.as_deref(), page.limit).await?;
+    let next = (letters.len() == page.limit).then(|| letters.last().map(|letter| letter.id.clone())).flatten();
     Ok(Answer(json!({ "deadLetters": letters, "next": next })))
 }
 
@@ -291,10 +353,10 @@ fn no_letter() -> ApiError {
 
 async fn dead_letter(
     State(context): Context,
-    Path((app, name, id)): Path<(String, String, String)>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, name, id)): Path<(String, String, String)>,
 ) -> Result<Answer<Value>, ApiError> {
-    let (app, name) = names(&context, &headers, &app, &name)?;
+    let (app, name) = names(app, &name)?;
     let (letter, body) = context.feeds.registry.dead_letter(&app, &name, &id).await?.ok_or_else(no_letter)?;
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     Ok(Answer(json!({ "deadLetter": letter, "body": body })))
@@ -302,10 +364,10 @@ async fn dead_letter(
 
 async fn discard(
     State(context): Context,
-    Path((app, name, id)): Path<(String, String, String)>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, name, id)): Path<(String, String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    let (app, name) = names(&context, &headers, &app, &name)?;
+    let (app, name) = names(app, &name)?;
     context.feeds.registry.discard(&app, &name, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -313,10 +375,10 @@ async fn discard(
 /// Delivers a dead letter once more, now, and forgets it when the receiver takes it.
 async fn redeliver(
     State(context): Context,
-    Path((app, name, id)): Path<(String, String, String)>,
-    headers: HeaderMap,
+    AskedApp(app): AskedApp,
+    Path((_, name, id)): Path<(String, String, String)>,
 ) -> Result<Answer<Value>, ApiError> {
-    let (app, name) = names(&context, &headers, &app, &name)?;
+    let (app, name) = names(app, &name)?;
     let entry = found(&context, &app, &name).await?;
     let SinkSpec::Webhook(spec) = &entry.spec.sink else { return Err(no_letter()) };
     let (letter, body) = context.feeds.registry.dead_letter(&app, &name, &id).await?.ok_or_else(no_letter)?;

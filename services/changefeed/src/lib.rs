@@ -46,6 +46,7 @@ use bigpeer_log::TransactionLog;
 use bigpeer_tables::Stores;
 use bigpeer_types::{Clock, IdGenerator};
 
+pub use admin::routes as admin_routes;
 pub use cursor::{Cursor, CursorError, Position, SnapshotProgress};
 pub use error::FeedError;
 pub use event::{Encoder, Event, Format, Kind};
@@ -120,5 +121,7 @@ impl ChangefeedContext {
 
 /// `GET /{app}/changes`, and the admin API of feeds.
 pub fn router(context: ChangefeedContext) -> Router {
-    Router::new().route("/{app}/changes", get(stream::changes)).merge(admin::router()).with_state(Arc::new(context))
+    let context = Arc::new(context);
+    let streams = Router::new().route("/{app}/changes", get(stream::changes)).with_state(Arc::clone(&context));
+    streams.merge(admin::router(context))
 }

@@ -15,6 +15,7 @@ use bigpeer_types::{AppId, Clock, IdGenerator};
 use serde::de::DeserializeOwned;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::strict::Strict;
 use crate::{ApiError, ErrorCode, metrics};
 
 const REQUEST_ID: &str = "x-request-id";
@@ -95,7 +96,7 @@ pub fn app_of(text: &str) -> Result<AppId, ApiError> {
     AppId::new(text).map_err(|_| ApiError::unauthorized())
 }
 
-/// A JSON body: an object, always. Refusals are [`ApiError`]s that say where the body is wrong; the content type is not
+/// A JSON body; objects in it are written as objects. Refusals are [`ApiError`]s that say where the body is wrong; the content type is not
 /// insisted on.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
@@ -129,12 +130,9 @@ impl<T: DeserializeOwned> Json<T> {
     /// # Errors
     /// `bad_request`, with the position of what is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        // An array would be read as an object's fields in some order that nobody promised.
-        if bytes.trim_ascii_start().starts_with(b"[") {
-            let message = "the body is not the JSON expected here: an object is expected, not an array";
-            return Err(ApiError::new(ErrorCode::BadRequest, message).at(1, 1));
-        }
-        serde_json::from_slice(bytes).map(Self).map_err(|error| {
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        let read = T::deserialize(Strict(&mut reader)).and_then(|read| reader.end().map(|()| read));
+        read.map(Self).map_err(|error| {
             let text = error.to_string();
             let text = text.split(" at line ").next().unwrap_or_default();
             let shown: String = text.chars().take(300).collect();

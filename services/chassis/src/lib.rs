@@ -20,6 +20,7 @@ mod recent;
 mod secret;
 mod settings;
 mod shutdown;
+mod strict;
 mod system;
 mod tls;
 mod token;

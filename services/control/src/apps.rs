@@ -59,7 +59,7 @@ impl Default for AppRequest {
 
 /// An app as it is answered.
 #[must_use]
-pub(crate) fn shown(app: &App) -> Value {
+pub fn shown(app: &App) -> Value {
     json!({
         "id": app.id,
         "tenant": app.tenant,

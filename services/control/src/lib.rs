@@ -22,6 +22,7 @@ use bigpeer_chassis::{ApiError, Catalogue, ErrorCode, Json, Name, NameError, Shu
 use bigpeer_types::{AppId, Lsn};
 use serde::de::DeserializeOwned;
 
+pub use apps::shown as app_json;
 pub use openapi::document as openapi;
 
 /// How often uses of keys are written.

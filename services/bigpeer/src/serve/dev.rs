@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use axum::http::{HeaderMap, HeaderValue, header};
-use bigpeer_chassis::{ApiKeySpec, Catalogue, CatalogueError, Name, NameError, Permissions};
+use bigpeer_chassis::{ApiKeySpec, Catalogue, CatalogueError, Door, Name, NameError, Permissions, Reach};
 use bigpeer_types::AppId;
 use serde::{Deserialize, Serialize};
 
@@ -65,8 +65,8 @@ fn still_opens(catalogue: &Catalogue, credentials: &DevCredentials) -> bool {
     if let Ok(value) = HeaderValue::from_str(&format!("Bearer {}", credentials.admin_token)) {
         headers.insert(header::AUTHORIZATION, value);
     }
-    catalogue.authenticate_api_key(&credentials.app, bigpeer_chassis::Door::Data, &credentials.api_key).is_ok()
-        && catalogue.authenticate_admin(&headers).is_ok()
+    catalogue.authenticate_api_key(&credentials.app, Door::Data, &credentials.api_key).is_ok()
+        && catalogue.authenticate_admin(&headers).is_ok_and(|admin| admin.reach == Reach::Operator)
 }
 
 async fn make(catalogue: &Catalogue, url: &str) -> Result<DevCredentials, CatalogueError> {

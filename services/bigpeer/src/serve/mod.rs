@@ -7,13 +7,13 @@
 //! # Crash safety
 //! The process keeps nothing that is not in the first two. It may be killed at any instant.
 
-mod admin;
 mod columns;
 mod dev;
 mod feeds;
 mod log;
 mod master_key;
 mod objects;
+mod process;
 mod sql;
 mod stores;
 mod upkeep;
@@ -26,12 +26,14 @@ use std::time::Duration;
 use axum::Router;
 use bigpeer_api::{ApiContext, ApiSettings, AttachmentSettings};
 use bigpeer_auth::{AuthContext, AuthSettings};
-use bigpeer_changefeed::Registry;
+use bigpeer_changefeed::{ChangefeedContext, Registry};
+use bigpeer_chassis::admin::Described;
 use bigpeer_chassis::{
     Catalogue, Health, LogSettings, Metrics, Shutdown, SystemCollections, Tls, TlsSettings, finish_router, init_logs,
     serve_http, shutdown_on_signals,
 };
 use bigpeer_compactor::CompactorSettings;
+use bigpeer_control::ControlContext;
 use bigpeer_gateway::{GatewayContext, GatewaySettings};
 use bigpeer_log::TransactionLog;
 use bigpeer_sql::SqlContext;
@@ -41,12 +43,13 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use crate::failure::Failure;
-use admin::AdminContext;
 use columns::SqlColumns;
 use log::LogChoice;
 use objects::ObjectsArgs;
+use process::ThisProcess;
 use sql::{Doors, SqlArgs};
 use stores::AppStores;
+use upkeep::UpkeepContext;
 
 /// How long requests and sessions get to end after a shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -154,8 +157,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let expiry = tokio::spawn(bigpeer_api::expire_uploads(api.clone(), shutdown.clone()));
     let changes = feeds::context(&parts, args.allow_private_receivers, args.log == LogChoice::Embedded);
     let feeding = tokio::spawn(bigpeer_changefeed::run_feeds(changes.clone()));
+    let control = control(&parts, &changes);
+    let upkeep_of_control = tokio::spawn(bigpeer_control::upkeep(control.clone(), shutdown.clone()));
     let forgetting = tokio::spawn(bigpeer_auth::forget_logins(Arc::clone(&parts.catalogue), shutdown.clone()));
     let router = router(&parts, api, sql.clone(), auth(&parts, &args)).merge(bigpeer_changefeed::router(changes));
+    let router = router.merge(bigpeer_control::router(control));
     let router = finish_router(router, Arc::clone(&parts.clock), Arc::clone(&parts.ids));
     welcome::print(&url, &args.data_dir, dev.as_ref())?;
     doors.print(tls.is_some())?;
@@ -166,6 +172,10 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
 
     if tokio::time::timeout(DRAIN, feeding).await.is_err() {
         tracing::warn!("some feeds did not end in time; whoever goes on with them may repeat what they sent last");
+    }
+    // It writes which keys were used last.
+    if tokio::time::timeout(DRAIN, upkeep_of_control).await.is_err() {
+        tracing::warn!("the last uses of keys could not be written in time");
     }
     expiry.abort();
     forgetting.abort();
@@ -235,6 +245,19 @@ fn auth(parts: &Parts, args: &ServeArgs) -> AuthContext {
     AuthContext::new(Arc::clone(&parts.catalogue), settings)
 }
 
+fn control(parts: &Parts, changes: &ChangefeedContext) -> ControlContext {
+    let process = ThisProcess {
+        stores: Arc::clone(&parts.stores),
+        feeds: changes.registry().clone(),
+        log: Arc::clone(&parts.log),
+    };
+    let mut others: Vec<Described> =
+        bigpeer_auth::admin_routes().iter().map(|route| route.described().clone()).collect();
+    others.extend(bigpeer_changefeed::admin_routes().iter().map(|route| route.described().clone()));
+    others.extend(upkeep::routes().iter().map(|route| route.described().clone()));
+    ControlContext { catalogue: Arc::clone(&parts.catalogue), process: Arc::new(process), others: Arc::new(others) }
+}
+
 fn router(parts: &Parts, api: ApiContext, sql: SqlContext, auth: AuthContext) -> Router {
     let log = Arc::clone(&parts.log);
     let stores: Arc<dyn Stores> = Arc::clone(&parts.stores) as _;
@@ -244,11 +267,10 @@ fn router(parts: &Parts, api: ApiContext, sql: SqlContext, auth: AuthContext) ->
     health.register("catalogue", move || seen.is_fresh());
     health.register("apps", move || apps.is_ready());
     health.register("process", move || if ending.is_cancelled() { Err("shutting down".to_owned()) } else { Ok(()) });
-    let admin = AdminContext { catalogue: Arc::clone(catalogue), stores: Arc::clone(&parts.stores) };
+    let admin = UpkeepContext { catalogue: Arc::clone(catalogue), stores: Arc::clone(&parts.stores) };
     Router::new()
         .merge(health.router())
         .merge(parts.metrics.router())
-        .merge(admin::router(admin.clone()))
         .merge(upkeep::router(admin))
         .merge(bigpeer_auth::admin_router(auth.clone()))
         .merge(bigpeer_auth::router(auth))

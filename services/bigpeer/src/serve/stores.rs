@@ -1,5 +1,5 @@
 //! The apps that this process serves: a document store and its compaction for each app of the catalogue, opened when the
-//! app appears.
+//! app appears, closed when it is deleted.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -82,7 +82,8 @@ impl AppStores {
     /// Opens the app unless it is open.
     pub(super) async fn open(&self, app: &AppId) -> Result<(), CompactorError> {
         let _one_at_a_time = self.opening.lock().await;
-        if self.find(app).is_some() {
+        // One that was deleted in the meantime is not opened again.
+        if self.find(app).is_some() || self.catalogue.app(app).is_none() {
             return Ok(());
         }
         let ready_at = self.log.head(app).await.map_err(TablesError::from)?;
@@ -110,11 +111,25 @@ impl AppStores {
         Ok(())
     }
 
-    /// Opens every app of the catalogue, now and when it appears, until `shutdown`.
+    /// Closes an app that was deleted. Requests that are under way end with it as it was.
+    pub(super) async fn close(&self, app: &AppId) {
+        let _one_at_a_time = self.opening.lock().await;
+        let served = self.served.write().unwrap_or_else(PoisonError::into_inner).remove(app);
+        if let Some(served) = served {
+            end(served).await;
+            tracing::info!(%app, "an app is served no more");
+        }
+    }
+
+    /// Opens every app of the catalogue, now and when it appears, and closes it when it is deleted, until `shutdown`.
     pub(super) async fn follow(self: Arc<Self>, shutdown: Shutdown) {
         let mut changes = self.catalogue.changes();
         loop {
             let mut failed = false;
+            let open: Vec<AppId> = self.served.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+            for app in open.iter().filter(|app| self.catalogue.app(app).is_none()) {
+                self.close(app).await;
+            }
             for app in self.catalogue.apps() {
                 if let Err(error) = self.open(&app.id).await {
                     tracing::warn!(app = %app.id, %error, "an app cannot be opened; trying again");
@@ -165,13 +180,18 @@ impl AppStores {
             std::mem::take(&mut *all).into_values().collect()
         };
         for served in served {
-            served.stop.cancel();
-            if let Err(error) = (&mut *served.task.lock().await).await {
-                tracing::error!(app = %served.store.app(), %error, "compaction did not end in order");
-            }
-            served.store.shutdown().await;
+            end(served).await;
         }
     }
+}
+
+/// Stops compaction and reading of an app.
+async fn end(served: Served) {
+    served.stop.cancel();
+    if let Err(error) = (&mut *served.task.lock().await).await {
+        tracing::error!(app = %served.store.app(), %error, "compaction did not end in order");
+    }
+    served.store.shutdown().await;
 }
 
 /// The flushes of so much time, at the rate of a busy app.

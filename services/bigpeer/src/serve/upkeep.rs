@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::{get, post, put};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::{Json as Answer, Router};
-use bigpeer_chassis::{ApiError, ErrorCode, Json};
+use bigpeer_chassis::admin::{AdminRoute, AskedApp, Asks, Concerns, Page, admin_router};
+use bigpeer_chassis::{Administrator, ApiError, App, Catalogue, ErrorCode, Json, Name, NameError, Reach};
 use bigpeer_compactor::{Compactor, CompactorError};
 use bigpeer_crdt::{DocId, Value as DocValue};
 use bigpeer_tables::manifest::CollectionSettings;
@@ -17,7 +18,7 @@ use bigpeer_types::{AppId, CollectionName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::admin::{AdminContext, app, app_json, name};
+use super::stores::AppStores;
 
 /// Most documents that one request purges.
 const MAX_PURGED: usize = 10_000;
@@ -27,17 +28,70 @@ const SECONDS_A_DAY: u64 = 86_400;
 /// How long a backup is kept that does not say.
 const DEFAULT_DAYS: u64 = 30;
 
-pub(super) fn router(context: AdminContext) -> Router {
-    Router::new()
-        .route("/admin/v1/apps/{app}/collections", get(collections))
-        .route("/admin/v1/apps/{app}/collections/{collection}", put(put_collection).get(get_collection))
-        .route("/admin/v1/apps/{app}/collections/{collection}/purge", post(purge))
-        .route("/admin/v1/apps/{app}/examine", post(examine))
-        .route("/admin/v1/apps/{app}/backups", get(backups))
-        .route("/admin/v1/apps/{app}/backups/{name}", put(put_backup).delete(delete_backup))
-        .route("/admin/v1/apps/{app}/backups/{name}/verify", post(verify_backup))
-        .route("/admin/v1/apps/{app}/clones/{name}", put(put_clone))
-        .with_state(context)
+const COLLECTIONS: &str = "/admin/v1/apps/{app}/collections";
+const COLLECTION: &str = "/admin/v1/apps/{app}/collections/{collection}";
+const PURGE: &str = "/admin/v1/apps/{app}/collections/{collection}/purge";
+const EXAMINE: &str = "/admin/v1/apps/{app}/examine";
+const BACKUPS: &str = "/admin/v1/apps/{app}/backups";
+const BACKUP: &str = "/admin/v1/apps/{app}/backups/{name}";
+const VERIFY: &str = "/admin/v1/apps/{app}/backups/{name}/verify";
+const CLONE: &str = "/admin/v1/apps/{app}/clones/{name}";
+
+/// What the routes need.
+#[derive(Clone, Debug)]
+pub(super) struct UpkeepContext {
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) stores: Arc<AppStores>,
+}
+
+pub(super) fn router(context: UpkeepContext) -> Router {
+    admin_router(&Arc::clone(&context.catalogue), routes(), context)
+}
+
+/// The routes, each with what it asks and what is said of it.
+pub(super) fn routes() -> Vec<AdminRoute<UpkeepContext>> {
+    let object = || Some(json!({ "type": "object" }));
+    let closed =
+        |properties: Value| json!({ "type": "object", "additionalProperties": false, "properties": properties });
+    let list = |field: &str| Some(Page::schema(field, &json!({ "type": "object" })));
+    vec![
+        AdminRoute::get(COLLECTIONS, Asks::App, collections)
+            .says("The collections that have settings, by name")
+            .queried(Page::parameters())
+            .answers(200, list("collections")),
+        AdminRoute::get(COLLECTION, Asks::App, get_collection)
+            .says("The settings of a collection")
+            .answers(200, object()),
+        AdminRoute::put(COLLECTION, Asks::App, put_collection)
+            .says("Says how a collection is published, and when its documents go")
+            .takes(json!({ "type": "object" }))
+            .answers(200, object()),
+        AdminRoute::post(PURGE, Asks::App, purge)
+            .says("Leaves nothing of documents")
+            .takes(json!({ "type": "object", "required": ["ids"], "additionalProperties": false,
+                "properties": { "ids": { "type": "array", "maxItems": MAX_PURGED, "items": {} } } }))
+            .answers(200, object()),
+        AdminRoute::post(EXAMINE, Asks::App, examine)
+            .says("What is missing, extra or damaged of an app")
+            .takes(closed(json!({ "thorough": { "type": "boolean", "default": false } })))
+            .answers(200, object()),
+        AdminRoute::get(BACKUPS, Asks::App, backups)
+            .says("The backups of an app, by name")
+            .queried(Page::parameters())
+            .answers(200, list("backups")),
+        AdminRoute::put(BACKUP, Asks::App, put_backup)
+            .says("Keeps an app as it is now")
+            .takes(closed(json!({ "keep_days": { "type": "integer", "minimum": 0, "default": DEFAULT_DAYS } })))
+            .answers(201, object()),
+        AdminRoute::delete(BACKUP, Asks::App, delete_backup).says("Deletes a backup"),
+        AdminRoute::post(VERIFY, Asks::App, verify_backup).says("Reads all of a backup").answers(200, object()),
+        // Another app of the tenant comes of it: more than who administers one app may make.
+        AdminRoute::put(CLONE, Asks::App, put_clone)
+            .says("Makes an app of the same tenant out of this one; not for API keys")
+            .takes(closed(json!({ "transaction_id": { "type": ["integer", "null"], "minimum": 0 },
+                "backup": { "type": ["string", "null"] } })))
+            .answers(201, object()),
+    ]
 }
 
 fn opening() -> ApiError {
@@ -83,12 +137,15 @@ struct Opened {
     compactor: Arc<Compactor>,
 }
 
-fn opened(context: &AdminContext, headers: &HeaderMap, id: &str) -> Result<Opened, ApiError> {
-    context.catalogue.authenticate_admin(headers)?;
-    let app = app(context, id)?;
+fn opened(context: &UpkeepContext, app: App) -> Result<Opened, ApiError> {
+    let app = app.id;
     let store = context.stores.store(&app).ok_or_else(opening)?;
     let compactor = context.stores.compactor(&app).ok_or_else(opening)?;
     Ok(Opened { app, store, compactor })
+}
+
+fn name(text: &str) -> Result<Name, ApiError> {
+    text.parse().map_err(|error: NameError| bad(error.to_string()))
 }
 
 fn collection_name(text: &str) -> Result<CollectionName, ApiError> {
@@ -106,33 +163,32 @@ fn is_clone(name: &PinName) -> bool {
 }
 
 async fn collections(
-    State(context): State<AdminContext>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
+    State(context): State<UpkeepContext>,
+    AskedApp(app): AskedApp,
+    page: Page,
 ) -> Result<Answer<Value>, ApiError> {
-    let opened = opened(&context, &headers, &id)?;
-    let all = opened.store.collection_settings();
-    let all: Vec<Value> = all.iter().map(|(name, settings)| json!({"name": name, "settings": settings})).collect();
-    Ok(Answer(json!({"collections": all})))
+    let all = opened(&context, app)?.store.collection_settings();
+    let page = page.of(all.iter(), |(name, _)| name.to_string());
+    Ok(page.json("collections", |(name, settings)| json!({"name": name, "settings": settings})))
 }
 
 async fn get_collection(
-    State(context): State<AdminContext>,
-    Path((id, collection)): Path<(String, String)>,
-    headers: HeaderMap,
+    State(context): State<UpkeepContext>,
+    AskedApp(app): AskedApp,
+    Path((_, collection)): Path<(String, String)>,
 ) -> Result<Answer<CollectionSettings>, ApiError> {
-    let opened = opened(&context, &headers, &id)?;
+    let opened = opened(&context, app)?;
     let settings = opened.store.collection_settings();
     Ok(Answer(settings.get(&collection_name(&collection)?).copied().unwrap_or_default()))
 }
 
 async fn put_collection(
-    State(context): State<AdminContext>,
-    Path((id, collection)): Path<(String, String)>,
-    headers: HeaderMap,
+    State(context): State<UpkeepContext>,
+    AskedApp(app): AskedApp,
+    Path((_, collection)): Path<(String, String)>,
     body: bytes::Bytes,
 ) -> Result<Answer<CollectionSettings>, ApiError> {
-    let opened = opened(&context, &headers, &id)?;
+    let opened = opened(&context, app)?;
     let Json(settings) = Json::<CollectionSettings>::parse(&body)?;
     settings.check().map_err(bad)?;
     let collection = collection_name(&collection)?;
@@ -148,12 +204,12 @@ struct PurgeRequest {
 }
 
 async fn purge(
-    State(context): State<AdminContext>,
-    Path((id, collection)): Path<(String, String)>,
-    headers: HeaderMap,
+    State(context): State<UpkeepContext>,
+    AskedApp(app): AskedApp,
+    Path((_, collection)): Path<(String, String)>,
     body: bytes::Bytes,
 ) -> Result<Answer<Value>, ApiError> {
-    let opened = opened(&context, &headers, &id)?;
+    let opened = opened(&context, app)?;
     let collection = collection_name(&collection)?;
     let Json(request) = Json::<PurgeRequest>::parse(&body)?;
     if request.ids.len() > MAX_PURGED {
@@ -179,27 +235,25 @@ struct ExamineRequest {
 }
 
 async fn examine(
-    State(context): State<AdminContext>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
+    State(context): State<UpkeepContext>,
+    AskedApp(app): AskedApp,
     body: bytes::Bytes,
 ) -> Result<Answer<Examination>, ApiError> {
-    let opened = opened(&context, &headers, &id)?;
+    let opened = opened(&context, app)?;
     let Json(request) = Json::<ExamineRequest>::parse(&body)?;
     opened.store.examine(request.thorough).await.map(Answer).map_err(|error| tables(&error))
 }
 
 async fn backups(
-    State(context): State<AdminContext>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
+    State(context): State<UpkeepContext>,
+    AskedApp(app): AskedApp,
+    page: Page,
 ) -> Result<Answer<Value>, ApiError> {
-    let opened = opened(&context, &headers, &id)?;
-    let pins = opened.store.pins().await.map_err(|error| tables(&error))?;
-    let backups = pins.iter().filter(|pin| !is_clone(&pin.name));
-    let backups: Vec<Value> =
-        backups.map(|pin| json!({"name": pin.name.as_str(), "kept_until": pin.until_ms})).collect();
-    Ok(Answer(json!({"backups": backups})))
+    let pins = opened(&context, app)?.store.pins().await.map_err(|error| tables(&error))?;
+    let mut backups: Vec<_> = pins.into_iter().filter(|pin| !is_clone(&pin.name)).collect();
+    backups.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
+    let page = page.of(backups, |pin| pin.name.as_str().to_owned());
+    Ok(page.json("backups", |pin| json!({"name": pin.name.as_str(), "kept_until": pin.until_ms})))
 }
 
 #[derive(Deserialize)]
@@ -214,12 +268,12 @@ fn default_days() -> u64 {
 }
 
 async fn put_backup(
-    State(context): State<AdminContext>,
-    Path((id, backup)): Path<(String, String)>,
-    headers: HeaderMap,
+    State(context): State<UpkeepContext>,
+    AskedApp(app): AskedApp,
+    Path((_, backup)): Path<(String, String)>,
     body: bytes::Bytes,
 ) -> Result<(StatusCode, Answer<Value>), ApiError> {
-    let opened = opened(&context, &headers, &id)?;
+    let opened = opened(&context, app)?;
     let backup = backup_name(&backup)?;
     let Json(request) = Json::<BackupRequest>::parse(&body)?;
     let pins = opened.store.pins().await.map_err(|error| tables(&error))?;
@@ -235,21 +289,21 @@ async fn put_backup(
 }
 
 async fn delete_backup(
-    State(context): State<AdminContext>,
-    Path((id, backup)): Path<(String, String)>,
-    headers: HeaderMap,
+    State(context): State<UpkeepContext>,
+    AskedApp(app): AskedApp,
+    Path((_, backup)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    let opened = opened(&context, &headers, &id)?;
+    let opened = opened(&context, app)?;
     opened.store.unpin(&backup_name(&backup)?).await.map_err(|error| tables(&error))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn verify_backup(
-    State(context): State<AdminContext>,
-    Path((id, backup)): Path<(String, String)>,
-    headers: HeaderMap,
+    State(context): State<UpkeepContext>,
+    AskedApp(app): AskedApp,
+    Path((_, backup)): Path<(String, String)>,
 ) -> Result<Answer<Examination>, ApiError> {
-    let opened = opened(&context, &headers, &id)?;
+    let opened = opened(&context, app)?;
     opened.store.examine_pin(&backup_name(&backup)?).await.map(Answer).map_err(|error| tables(&error))
 }
 
@@ -266,12 +320,17 @@ struct CloneRequest {
 
 /// Makes another app of the same tenant out of this one.
 async fn put_clone(
-    State(context): State<AdminContext>,
-    Path((id, clone)): Path<(String, String)>,
-    headers: HeaderMap,
+    State(context): State<UpkeepContext>,
+    AskedApp(app): AskedApp,
+    admin: Administrator,
+    Path((_, clone)): Path<(String, String)>,
     body: bytes::Bytes,
-) -> Result<(StatusCode, Answer<Value>), ApiError> {
-    let Opened { app, store, .. } = opened(&context, &headers, &id)?;
+) -> Result<Response, ApiError> {
+    if matches!(admin.reach, Reach::App(_)) {
+        let message = "a clone is another app of the tenant; it needs an admin token of the tenant";
+        return Err(ApiError::new(ErrorCode::Forbidden, message));
+    }
+    let Opened { app, store, .. } = opened(&context, app)?;
     let clone = name(&clone)?;
     let Json(request) = Json::<CloneRequest>::parse(&body)?;
     let origin = context.catalogue.app(&app).ok_or_else(opening)?;
@@ -294,10 +353,12 @@ async fn put_clone(
     let made = context.catalogue.create_clone(target, &origin, &clone).await?;
     context.stores.open(&made.id).await.map_err(|error| ApiError::internal(&error))?;
     tracing::info!(app = %made.id, origin = %app, lsn = %cloned.lsn, "an app was cloned");
-    let mut answer = app_json(&made);
+    let mut answer = bigpeer_control::app_json(&made);
     if let Some(answer) = answer.as_object_mut() {
         answer.insert("origin".to_owned(), json!(app));
         answer.insert("transaction_id".to_owned(), json!(cloned.lsn.version));
     }
-    Ok((StatusCode::CREATED, Answer(answer)))
+    let mut response = (StatusCode::CREATED, Answer(answer)).into_response();
+    response.extensions_mut().insert(Concerns { tenant: None, app: Some(made.id) });
+    Ok(response)
 }

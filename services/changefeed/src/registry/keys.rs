@@ -16,7 +16,7 @@ pub(crate) enum Key {
     DeadLetter(AppId, Name, String),
     /// `feeds/dead-bodies/{app}/{name}/{id}/{part:06}`: a part of what was to be sent. As long as the letter.
     DeadBody(AppId, Name, String, u32),
-    /// `feeds/retention/{app}`: how much of the app's past is kept for its feeds; none: as by default. For ever.
+    /// `feeds/retention/{app}`: how much of the app's past is kept for its feeds; none: as by default. As long as the app.
     Retention(AppId),
 }
 

@@ -1,5 +1,6 @@
 //! `Retention`: how much of an app's past is kept for feeds that lag.
 
+use bigpeer_chassis::ApiError;
 use bigpeer_log::MetaOp;
 use bigpeer_types::AppId;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,19 @@ impl Registry {
         let key = Key::Retention(app.clone()).encode();
         let value = encode(&Record { retention })?;
         self.log.metadata().commit(vec![MetaOp::Put { key, value }]).await?;
+        Ok(())
+    }
+
+    /// Removes all that is kept of a deleted app: its feeds, what they gave up, how much is kept for them. May be repeated.
+    ///
+    /// # Errors
+    /// When the log does not take it; what was removed until then is.
+    pub async fn forget(&self, app: &AppId) -> Result<(), ApiError> {
+        for (_, name, _) in self.list(Some(app)).await? {
+            self.delete(app, &name).await?;
+        }
+        let key = Key::Retention(app.clone()).encode();
+        self.log.metadata().commit(vec![MetaOp::Delete { key }]).await.map_err(FeedError::from)?;
         Ok(())
     }
 }

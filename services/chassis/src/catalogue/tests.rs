@@ -11,6 +11,7 @@ use crate::{Door, Permissions, Principal, Secret, TokenAge};
 
 mod identity;
 mod signing;
+mod tenancy;
 
 struct World {
     log: Arc<MemoryLog>,

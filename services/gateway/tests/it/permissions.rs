@@ -132,6 +132,30 @@ async fn changed_permissions_take_effect_in_an_open_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_end_with_their_app_and_with_the_scope_of_their_key() {
+    let world = World::new().await;
+    world.key("k", Permissions::all()).await;
+    let (site, token) = world.login("k").await;
+    let mut client = world.session(site, &token, hello(site, &token)).await;
+    let scopes = [bigpeer_chassis::Door::Data].into_iter().collect();
+    let spec = bigpeer_chassis::ApiKeySpec { permissions: Permissions::all(), scopes, ..Default::default() };
+    world.catalogue.put_api_key(&world.app, &name("k"), spec).await.unwrap();
+    assert_eq!(client.close().await.code(), CloseCode::CloseAccessRevoked);
+    let mut refused = world.socket().await;
+    refused.send(hello(site, &token)).await;
+    assert_eq!(refused.close().await.code(), CloseCode::CloseUnauthenticated);
+
+    world.key("k", Permissions::all()).await;
+    let mut client = world.session(site, &token, hello(site, &token)).await;
+    world.catalogue.put_app(&name("t"), &name("a"), false).await.unwrap();
+    world.catalogue.delete_app(&name("t"), &name("a")).await.unwrap();
+    assert_eq!(client.close().await.code(), CloseCode::CloseAccessRevoked);
+    let mut refused = world.socket().await;
+    refused.send(hello(site, &token)).await;
+    assert_eq!(refused.close().await.code(), CloseCode::CloseUnauthenticated);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_queued_under_permissions_of_before_is_not_sent() {
     let world = World::new().await;
     world.key("k", Permissions::all()).await;

@@ -92,6 +92,22 @@ async fn the_examples_of_the_guide_to_authentication_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_examples_of_the_guide_to_administration_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = Server::start(&dir.path().join("data")).await;
+    let blocks = blocks("admin.md");
+    let shell: Vec<&Block> = blocks.iter().filter(|block| block.language == "sh").collect();
+    let outputs = run(&shell, dir.path());
+    assert!(outputs[1].contains(r#""name":"flights""#) && outputs[1].contains(r#""next":null"#), "{outputs:?}");
+    assert!(outputs[3].contains(r#""name":"trains""#) && outputs[3].contains(r#""name":"acme-ci""#), "{outputs:?}");
+    assert!(outputs[4].contains(r#""scopes":["sql"]"#), "{outputs:?}");
+    assert!(outputs[5].contains(r#""path":"/admin/v1/tenants/acme""#), "{outputs:?}");
+    for output in &outputs {
+        assert!(!output.contains("\"code\""), "an example is answered with an error: {output}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_examples_of_the_guide_to_running_work() {
     let dir = tempfile::tempdir().unwrap();
     let _server = Server::start(&dir.path().join("data")).await;

@@ -1,1 +1,0 @@
-//! The admin API as a client meets it.
