@@ -231,8 +231,9 @@ async fn put_feed(
 /// Where a feed that is new starts.
 async fn start(context: &ChangefeedContext, app: &AppId, spec: &FeedSpec) -> Result<Cursor, ApiError> {
     let allowed = context.catalogue.permissions_of_key(app, &spec.owner, Door::Changes);
-    let allowed =
-        allowed.ok_or_else(|| refuse(format!("'owner' must be an API key of this app; '{}' is none", spec.owner)))?;
+    let allowed = allowed.ok_or_else(|| {
+        refuse(format!("'owner' must be an API key of this app that opens 'changes'; '{}' is none", spec.owner))
+    })?;
     let lens = Lens::compile(&spec.sources, allowed.read.clone(), spec.values).map_err(refuse)?;
     let opening = || ApiError::new(ErrorCode::Unavailable, "this app is still being opened; try again");
     let store = context.stores.store(app).ok_or_else(opening)?;

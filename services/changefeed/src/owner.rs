@@ -189,7 +189,7 @@ impl Owner {
 
     /// What the feed may read: what its owner may, if that key is still good.
     fn access(&self, spec: &FeedSpec) -> Result<Access, String> {
-        let none = || format!("its owner, the API key '{}', is gone or has ended", spec.owner);
+        let none = || format!("its owner, the API key '{}', is gone, has ended or does not open 'changes'", spec.owner);
         let allowed = self.context.catalogue.permissions_of_key(&self.app, &spec.owner, Door::Changes);
         allowed.map(|allowed| allowed.read.clone()).ok_or_else(none)
     }

@@ -30,7 +30,8 @@ pub(crate) fn routes() -> Vec<AdminRoute<ControlContext>> {
         AdminRoute::get(ALL, Asks::Anyone, list)
             .says("What was asked of the admin API, the oldest first; to each administrator what is of their tenant or app")
             .queried(parameters)
-            .answers(200, Some(Page::schema("entries", &schemas::audit_entry()))),
+            .answers(200, Some(Page::schema("entries", &schemas::audit_entry())))
+            .also(NDJSON),
     ]
 }
 

@@ -29,8 +29,8 @@ pub use openapi::document as openapi;
 const WRITE_USES_EVERY: Duration = Duration::from_secs(60);
 /// How often it is looked for what deleted apps have left, in rounds of the above.
 const CLEAR_EVERY: u32 = 10;
-/// Longest description of a key or token, in bytes.
-const MAX_DESCRIPTION: usize = 1000;
+/// Longest description of a key or token, in characters.
+const MAX_DESCRIPTION: usize = 250;
 
 /// What the process does with apps besides what the catalogue says of them.
 #[async_trait]
@@ -159,8 +159,8 @@ fn optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
 
 fn described_well(description: Option<&String>) -> Result<(), ApiError> {
     match description {
-        Some(text) if text.len() > MAX_DESCRIPTION => {
-            Err(bad(format!("'description' has {MAX_DESCRIPTION} bytes at most")))
+        Some(text) if text.chars().count() > MAX_DESCRIPTION => {
+            Err(bad(format!("'description' has {MAX_DESCRIPTION} characters at most")))
         }
         Some(_) | None => Ok(()),
     }

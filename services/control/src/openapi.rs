@@ -94,6 +94,9 @@ fn operation(route: &Described) -> Value {
         let mut response = json!({ "description": if *status == 201 { "It was made." } else { "It was done." } });
         if let Some(schema) = schema {
             response["content"] = json!({ "application/json": { "schema": schema } });
+            if let Some(also) = route.also {
+                response["content"][also] = json!({ "schema": { "type": "string" } });
+            }
         }
         responses.insert(status.to_string(), response);
     }

@@ -35,7 +35,7 @@ fn or_null(schema: &Value) -> Value {
 }
 
 fn description() -> Value {
-    json!({ "type": ["string", "null"], "maxLength": 250, "description": "For people: at most 1000 bytes." })
+    json!({ "type": ["string", "null"], "maxLength": crate::MAX_DESCRIPTION, "description": "For people." })
 }
 
 pub(crate) fn name() -> Value {

@@ -51,8 +51,7 @@ pub(super) fn router(context: UpkeepContext) -> Router {
 /// The routes, each with what it asks and what is said of it.
 pub(super) fn routes() -> Vec<AdminRoute<UpkeepContext>> {
     let object = || Some(json!({ "type": "object" }));
-    let closed =
-        |properties: Value| json!({ "type": "object", "additionalProperties": false, "properties": properties });
+    let closed = |properties: Value| json!({ "type": "object", "required": [], "additionalProperties": false, "properties": properties });
     let list = |field: &str| Some(Page::schema(field, &json!({ "type": "object" })));
     vec![
         AdminRoute::get(COLLECTIONS, Asks::App, collections)

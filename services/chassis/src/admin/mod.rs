@@ -58,6 +58,8 @@ pub struct Described {
     pub body: Option<Value>,
     /// Its answers that are no refusals: status, and schema if there is a body.
     pub answers: Vec<(u16, Option<Value>)>,
+    /// The media type besides JSON in which it answers where that is asked for.
+    pub also: Option<&'static str>,
 }
 
 /// A route of the admin API.
@@ -70,8 +72,16 @@ pub struct AdminRoute<S> {
 impl<S: Clone + Send + Sync + 'static> AdminRoute<S> {
     fn new<H: Handler<T, S>, T: 'static>(method: Method, path: &'static str, asks: Asks, handler: H) -> Self {
         let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE);
-        let described =
-            Described { method, path, asks, summary: "", query: Vec::new(), body: None, answers: Vec::new() };
+        let described = Described {
+            method,
+            path,
+            asks,
+            summary: "",
+            query: Vec::new(),
+            body: None,
+            answers: Vec::new(),
+            also: None,
+        };
         Self { described, handler: on(filter, handler) }
     }
 
@@ -120,6 +130,13 @@ impl<S: Clone + Send + Sync + 'static> AdminRoute<S> {
     #[must_use]
     pub fn answers(mut self, status: u16, schema: Option<Value>) -> Self {
         self.described.answers.push((status, schema));
+        self
+    }
+
+    /// Says that it answers in this media type, too.
+    #[must_use]
+    pub fn also(mut self, media_type: &'static str) -> Self {
+        self.described.also = Some(media_type);
         self
     }
 

@@ -10,7 +10,7 @@ use crate::{ApiError, ErrorCode};
 
 /// Most entries of a page.
 pub const MAX_PAGE: usize = 1000;
-/// Longest name to begin behind, in bytes: none is longer.
+/// Longest name to begin behind, in characters: none is longer.
 const MAX_AFTER: usize = 256;
 /// Entries of a page that does not say.
 const DEFAULT_PAGE: usize = 100;
@@ -75,7 +75,7 @@ impl Page {
         if !(1..=MAX_PAGE).contains(&limit) {
             return Err(ApiError::new(ErrorCode::BadRequest, format!("'limit' must be 1 to {MAX_PAGE}")));
         }
-        if after.as_ref().is_some_and(|after| after.len() > MAX_AFTER) {
+        if after.as_ref().is_some_and(|after| after.chars().count() > MAX_AFTER) {
             return Err(ApiError::new(ErrorCode::BadRequest, "'after' must be the 'next' of the page before"));
         }
         Ok(Self { limit, after })
@@ -98,7 +98,7 @@ impl Page {
             ("limit", json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE })),
             (
                 "after",
-                json!({ "type": "string", "maxLength": 63, "description": "The last name of the page before: its `next`." }),
+                json!({ "type": "string", "maxLength": MAX_AFTER, "description": "The last name of the page before: its `next`." }),
             ),
         ]
     }

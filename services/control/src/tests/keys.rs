@@ -1,5 +1,6 @@
 //! API keys and admin tokens: what can be given away, by whom, and when they were used.
 
+use bigpeer_log::TransactionLog;
 use serde_json::{Value, json};
 
 use super::*;
@@ -119,7 +120,7 @@ async fn uses_are_noted_to_the_minute_and_written_now_and_then() {
     };
     assert_eq!(last_used(key.clone()).await, Value::Null);
     let opens = |door| world.catalogue.authenticate_credential(&world.flights, door, &world.data_key);
-    assert!(opens(bigpeer_chassis::Door::Data).is_ok());
+    assert!(opens(Door::Data).is_ok());
     assert_eq!(last_used(key.clone()).await, json!(minute));
     assert_eq!(last_used("/admin/v1/admin-tokens/root".to_owned()).await, json!(minute));
     assert_eq!(last_used("/admin/v1/admin-tokens/acme-admin".to_owned()).await, Value::Null);
@@ -132,12 +133,12 @@ async fn uses_are_noted_to_the_minute_and_written_now_and_then() {
     };
     let first = written(place.clone()).await;
     for _ in 0..100 {
-        assert!(opens(bigpeer_chassis::Door::Sql).is_ok());
+        assert!(opens(Door::Sql).is_ok());
     }
     world.catalogue.write_uses().await.unwrap();
     assert!(first.is_some() && written(place.clone()).await == first);
     world.clock.advance(60_000);
-    assert!(opens(bigpeer_chassis::Door::Sync).is_ok());
+    assert!(opens(Door::Sync).is_ok());
     world.catalogue.write_uses().await.unwrap();
     assert!(written(place.clone()).await > first);
     let another =

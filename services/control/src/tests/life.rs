@@ -146,7 +146,7 @@ async fn a_deleted_app_is_as_if_it_had_never_been() {
     assert!(left_of(&world, flights).await.len() > 3);
     // The next process, or the next round, does it.
     *world.process.fails.lock().unwrap() = false;
-    crate::clear_deleted(&world.context).await;
+    clear_deleted(&world.context).await;
     assert_eq!(*world.process.forgotten.lock().unwrap(), [flights.clone()]);
     assert_eq!(left_of(&world, flights).await, [format!("deleted/{flights}")]);
     assert!(catalogue.uncleared_apps().await.unwrap().is_empty());
@@ -188,7 +188,7 @@ async fn bodies_are_objects_and_nothing_else_is_taken() {
         (&key, json!({"permissions": {}, "limits": [1, 2, 3, 4]})),
         (&key, json!({"permissions": {}, "scopes": []})),
         (&key, json!({"permissions": {}, "scopes": ["cellar"]})),
-        (&key, json!({"permissions": {}, "description": "x".repeat(1001)})),
+        (&key, json!({"permissions": {}, "description": "ä".repeat(251)})),
         (&key, json!({"permissions": {"qlVersion": 2}})),
         (&key, json!({"scopes": ["data"]})),
         ("/admin/v1/admin-tokens/t", json!({"scope": "tenant"})),

@@ -147,11 +147,11 @@ fn authenticate(
             CloseCode::CloseUnauthenticated,
             "log in first: only a peer's access token opens a session",
         )),
-        Err(_) if catalogue.verify_token(app, token, TokenAge::MayHaveEnded).is_ok() => {
-            Err(pb::Close::new(CloseCode::CloseTokenExpired, "the access token has expired; refresh it"))
-        }
         Err(error) if error.code == ErrorCode::Forbidden => {
             Err(pb::Close::new(CloseCode::CloseUnauthenticated, error.message))
+        }
+        Err(_) if catalogue.verify_token(app, token, TokenAge::MayHaveEnded).is_ok() => {
+            Err(pb::Close::new(CloseCode::CloseTokenExpired, "the access token has expired; refresh it"))
         }
         Err(_) => Err(pb::Close::new(CloseCode::CloseUnauthenticated, "the access token is not valid for this app")),
     }

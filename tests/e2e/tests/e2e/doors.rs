@@ -201,6 +201,73 @@ async fn every_door_that_is_read_shows_each_caller_what_they_may_see() {
     }
 }
 
+/// The paths of a scope's doors begin so.
+const SCOPES: [(&str, &[&str]); 4] =
+    [("data", &["/api/"]), ("sql", &["/sql"]), ("changes", &["/changes"]), ("sync", &[])];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_opens_the_doors_of_its_scopes_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = world(dir.path()).await;
+    let mut credentials = Vec::new();
+    for (scope, paths) in SCOPES {
+        let key = world.key(&world.app, scope, json!({"scopes": [scope]})).await;
+        for (door, status, answer) in world.http(&key).await {
+            let opens = paths.iter().any(|path| door.starts_with(path));
+            assert_eq!(status, if opens { 200 } else { 403 }, "{scope} at {door}: {answer}");
+        }
+        let (status, answer) = world.login(&world.app, &key).await;
+        assert_eq!(status, if scope == "sync" { 200 } else { 403 }, "{scope} at login: {answer}");
+        let path = format!("/admin/v1/apps/{}/api-keys", world.app);
+        assert_eq!(world.get(&path, &key).await.0, 401, "{scope} at the keys");
+        credentials.push(key);
+    }
+    let admin = world.key(&world.app, "admin", json!({"scopes": ["admin"]})).await;
+    assert!(world.http(&admin).await.iter().all(|(_, status, _)| *status == 403));
+    assert_eq!(world.get(&format!("/admin/v1/apps/{}/api-keys", world.app), &admin).await.0, 200);
+    credentials.push(admin);
+    let credentials = serde_json::to_string(&credentials).unwrap();
+    let answers = python(CLIENT, &[&world.pg, &world.flight, &world.app, &credentials]);
+    let answers: Vec<Value> = serde_json::from_str(&answers).unwrap();
+    for (answer, scope) in answers.iter().zip(["data", "sql", "changes", "sync", "admin"]) {
+        for door in ["pg", "flight"] {
+            assert_eq!(answer[door]["status"] == "answered", scope == "sql", "{scope} at {door}: {answer}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_app_is_unknown_at_every_door() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = world(dir.path()).await;
+    let key = world.key(&world.app, "k", json!({})).await;
+    assert!(world.http(&key).await.iter().all(|(_, status, _)| *status == 200));
+    let path = "/admin/v1/tenants/dev/apps/dev";
+    let admin = world.server.credentials().admin_token;
+    let delete = || async {
+        let request = reqwest::Client::new().delete(format!("{}{path}", world.server.url())).bearer_auth(&admin);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(delete().await, 409);
+    world.put(path, &json!({"deletion_protection": false})).await;
+    assert_eq!(delete().await, 204);
+    for (door, status, answer) in world.http(&key).await {
+        assert_eq!(status, 401, "{door}: {answer}");
+    }
+    assert_eq!(world.login(&world.app, &key).await.0, 401);
+    let credentials = serde_json::to_string(&[&key]).unwrap();
+    let answers = python(CLIENT, &[&world.pg, &world.flight, &world.app, &credentials]);
+    let answers: Vec<Value> = serde_json::from_str(&answers).unwrap();
+    assert_eq!(
+        (&answers[0]["pg"]["status"], &answers[0]["flight"]["status"]),
+        (&json!("not let in"), &json!("not let in"))
+    );
+    // The others go on, and the server is ready.
+    let other = world.put("/admin/v1/tenants/dev/apps/other", &json!({})).await;
+    assert!(other["id"].is_string());
+    assert_eq!(world.get("/readyz", "").await.0, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_door_that_is_written_takes_from_each_caller_what_they_may_write() {
     let dir = tempfile::tempdir().unwrap();

@@ -130,7 +130,7 @@ async fn a_tenant_is_not_deleted_under_what_is_made_in_it() {
     for n in 0..20 {
         let tenant = name(&format!("t{n}"));
         catalogue.create_tenant(&tenant).await.unwrap();
-        let token = crate::AdminTokenSpec { scope: AdminScope::Tenant(tenant.clone()), ..Default::default() };
+        let token = AdminTokenSpec { scope: AdminScope::Tenant(tenant.clone()), ..Default::default() };
         let (token_name, app_name) = (name(&format!("m{n}")), name("a"));
         let (app, token, deleted) = tokio::join!(
             catalogue.create_app(&tenant, &app_name),
