@@ -90,8 +90,8 @@ pub(crate) async fn run(args: BackupArgs) -> Result<(), Failure> {
             output::line(&made.to_string())
         }
         Action::List => {
-            let all = admin.ask(Method::GET, "backups", None).await?;
-            all["backups"].as_array().into_iter().flatten().try_for_each(|backup| output::line(&backup.to_string()))
+            let all = admin.list("backups", "backups").await?;
+            all.iter().try_for_each(|backup| output::line(&backup.to_string()))
         }
         Action::Verify { name } => {
             let seen =

@@ -145,6 +145,23 @@ impl Admin {
         }
         serde_json::from_str(&text).map_err(|error| Failure::new(format!("{url} answered no JSON: {error}")))
     }
+
+    /// All entries of a list, page by page: those that answers have as `field`.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) async fn list(&self, path: &str, field: &str) -> Result<Vec<serde_json::Value>, Failure> {
+        let (mut all, mut query) = (Vec::new(), "limit=1000".to_owned());
+        loop {
+            let mut page = self.ask(reqwest::Method::GET, &format!("{path}?{query}"), None).await?;
+            if let Some(entries) = page.get_mut(field).and_then(serde_json::Value::as_array_mut) {
+                all.append(entries);
+            }
+            // Names need no escaping.
+            let Some(next) = page.get("next").and_then(serde_json::Value::as_str) else { return Ok(all) };
+            query = format!("limit=1000&after={next}");
+        }
+    }
 }
 
 impl ClientArgs {

@@ -45,9 +45,39 @@ pub fn document(routes: &[Described]) -> Value {
             "securitySchemes": {
                 "token": { "type": "http", "scheme": "bearer", "description": "An admin token, or an API key that opens 'admin'." }
             },
+            "responses": refused(),
             "schemas": schemas::components()
         }
     })
+}
+
+/// What requests are refused with.
+const REFUSALS: [(u16, &str); 8] = [
+    (400, "The request cannot be understood."),
+    (401, "No valid admin token."),
+    (403, "The token is good, and may not do this."),
+    (404, "It does not exist, or it is not the caller's."),
+    (409, "What is there stands against it."),
+    (413, "The body is too large."),
+    (500, "The server failed; report the request id."),
+    (503, "Not now; with Retry-After."),
+];
+
+fn refuses(route: &Described, status: u16) -> bool {
+    match status {
+        409 | 413 => route.method != "GET",
+        500 => true,
+        _ => route.asks != Asks::Nothing,
+    }
+}
+
+fn refused() -> Value {
+    let schema = json!({ "$ref": "#/components/schemas/Error" });
+    let all = REFUSALS.iter().map(|(status, description)| {
+        let content = json!({ "application/json": { "schema": schema } });
+        (format!("Refused{status}"), json!({ "description": description, "content": content }))
+    });
+    all.collect::<Map<_, _>>().into()
 }
 
 /// The parameters that a path names.
@@ -100,23 +130,9 @@ fn operation(route: &Described) -> Value {
         }
         responses.insert(status.to_string(), response);
     }
-    let mut refusals = vec![("500", "The server failed; report the request id.")];
-    if route.asks != Asks::Nothing {
-        refusals.extend([
-            ("400", "The request cannot be understood."),
-            ("401", "No valid admin token."),
-            ("403", "The token is good, and may not do this."),
-            ("404", "It does not exist, or it is not the caller's."),
-            ("503", "Not now; with Retry-After."),
-        ]);
-    }
-    if route.method != "GET" {
-        refusals.extend([("409", "What is there stands against it."), ("413", "The body is too large.")]);
-    }
-    for (status, description) in refusals {
-        let schema = json!({ "$ref": "#/components/schemas/Error" });
-        let response = json!({ "description": description, "content": { "application/json": { "schema": schema } } });
-        responses.insert(status.to_owned(), response);
+    for (status, _) in REFUSALS.iter().filter(|(status, _)| refuses(route, *status)) {
+        let response = json!({ "$ref": format!("#/components/responses/Refused{status}") });
+        responses.insert(status.to_string(), response);
     }
     let mut operation = json!({
         "operationId": id(route),

@@ -208,11 +208,11 @@ fn show(feed: &Value) -> Result<(), Failure> {
 }
 
 async fn list(args: &ListArgs) -> Result<(), Failure> {
-    let answer = args.admin.resolve()?.ask(Method::GET, "feeds", None).await?;
+    let feeds = args.admin.resolve()?.list("feeds", "feeds").await?;
     if args.json {
-        return show(&answer);
+        return show(&json!({ "feeds": feeds }));
     }
-    answer["feeds"].as_array().into_iter().flatten().try_for_each(line)
+    feeds.iter().try_for_each(line)
 }
 
 /// A feed in a line.
