@@ -19,6 +19,7 @@ use crate::snapshot::{Snapshot, View};
 use crate::store::{DocumentStore, Shared};
 use crate::version::Version;
 use crate::writer::Writer;
+use crate::written::Written;
 
 /// What the names of pins begin with that keep files for a clone; its id follows.
 const CLONE: &str = "clone-";
@@ -58,6 +59,8 @@ impl DocumentStore {
             lsn: snapshot.lsn(),
             version: Arc::new(Version::new(target, base, None)),
             overlays: snapshot.view.overlays.clone(),
+            // What was written to another app.
+            written: Written::ZERO,
         };
         let clone = Shared::new(
             target.clone(),
@@ -85,7 +88,7 @@ impl DocumentStore {
 
 /// The manifest that a clone starts from; it is never stored as it is.
 fn first_manifest(origin: &AppId, manifest: &Manifest) -> Manifest {
-    let mut base = Manifest { number: 0, epoch: 0, writer: 0, ..manifest.clone() };
+    let mut base = Manifest { number: 0, epoch: 0, writer: 0, written: Written::ZERO, ..manifest.clone() };
     base.origins.push(origin.clone());
     for collection in base.collections.values_mut() {
         // Its table, if it is to have one, is its own.

@@ -45,6 +45,7 @@ mod table;
 mod tail;
 mod version;
 mod writer;
+mod written;
 
 pub use cloning::Cloned;
 pub use error::TablesError;
@@ -61,3 +62,4 @@ pub use snapshot::{Scan, ScannedDocument, Snapshot, StoredDocument};
 pub use store::{DocumentStore, Stores};
 pub use table::{SegmentPart, TableSnapshot};
 pub use writer::{Compacted, Debt, Extent, Flushed, Writer};
+pub use written::Written;

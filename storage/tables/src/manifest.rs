@@ -2,7 +2,7 @@
 //!
 //! **Layout** (all numbers little-endian):
 //! ```text
-//! 8 bytes   "bpmanif" and the format version (2; 1 is read, too)
+//! 8 bytes   "bpmanif" and the format version (4; 1 and 2 are read, too)
 //! 4 bytes   crc32c of everything that follows
 //! 4 bytes   length of the body
 //! body      JSON: `Manifest`
@@ -29,6 +29,7 @@ use roaring::RoaringBitmap;
 use ulid::Ulid;
 
 use crate::columns::Columns;
+use crate::written::Written;
 
 /// An app at one LSN.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +42,8 @@ pub struct Manifest {
     pub writer: u64,
     /// Every transaction up to here is in the segments.
     pub lsn: Lsn,
+    /// How much was written up to there.
+    pub written: Written,
     /// When it was committed, in milliseconds since the epoch, by the writer's clock.
     pub committed_ms: u64,
     /// When which LSN was in segments.
@@ -124,6 +127,7 @@ impl Manifest {
             epoch: 0,
             writer: 0,
             lsn: Lsn::ZERO,
+            written: Written::ZERO,
             committed_ms: 0,
             moments: Moments::default(),
             origins: Vec::new(),

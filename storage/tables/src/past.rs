@@ -20,6 +20,7 @@ use crate::paths::PinName;
 use crate::snapshot::{Snapshot, View};
 use crate::store::{DocumentStore, Shared};
 use crate::version::Version;
+use crate::written::Written;
 
 /// A state that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl DocumentStore {
             }
         };
         let overlays = shared.fold(version.manifest.lsn, lsn).await?;
-        Ok(shared.snapshot(Arc::new(View { lsn, version, overlays })))
+        Ok(shared.snapshot(Arc::new(View { lsn, version, overlays, written: Written::ZERO })))
     }
 
     /// As [`Self::at`], when everything up to this transaction id was applied.
@@ -124,7 +125,7 @@ impl DocumentStore {
         let manifest = shared.manifests.load_pin(&pin).await?.ok_or_else(none)?;
         let lsn = manifest.lsn;
         let version = shared.open_version(manifest, &shared.view().version);
-        Ok(shared.snapshot(Arc::new(View { lsn, version, overlays: Overlays::new() })))
+        Ok(shared.snapshot(Arc::new(View { lsn, version, overlays: Overlays::new(), written: Written::ZERO })))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::overlay::{Entry, Overlay, Overlays};
 use crate::segment::lookup;
 use crate::table::TableSnapshot;
 use crate::version::Version;
+use crate::written::Written;
 use crate::{scan, table};
 
 /// What all snapshots of a store share.
@@ -32,6 +33,8 @@ pub(crate) struct View {
     pub(crate) lsn: Lsn,
     pub(crate) version: Arc<Version>,
     pub(crate) overlays: Overlays,
+    /// How much was written up to the LSN; kept in the store's own views only, not in those of the past.
+    pub(crate) written: Written,
 }
 
 impl View {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bigpeer_log::TransactionLog;
 use bigpeer_types::{AppId, CollectionName, Lsn};
+use futures::StreamExt;
 use object_store::ObjectStore;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -20,7 +21,8 @@ use crate::settings::TablesSettings;
 use crate::snapshot::{Context, Snapshot, View};
 use crate::version::Version;
 use crate::writer::Writer;
-use crate::{metrics, tail};
+use crate::written::Written;
+use crate::{metrics, paths, tail};
 
 /// How long applied transactions stay at hand for feeds when they have been flushed, if there is room.
 const FEED_GRACE: Duration = Duration::from_secs(5);
@@ -79,6 +81,7 @@ impl DocumentStore {
             Repository::new(app.clone(), Arc::clone(&objects)).newest(0).await?.unwrap_or_else(Manifest::empty);
         let view = View {
             lsn: manifest.lsn,
+            written: manifest.written,
             version: Arc::new(Version::new(&app, manifest, None)),
             overlays: overlay::Overlays::new(),
         };
@@ -142,6 +145,35 @@ impl DocumentStore {
     #[must_use]
     pub fn overlay_bytes(&self) -> usize {
         overlay::bytes(&self.shared.view().overlays)
+    }
+
+    /// How much was ever written to the app, and up to which LSN that is counted: exact.
+    #[must_use]
+    pub fn written(&self) -> (Lsn, Written) {
+        let view = self.shared.view();
+        (view.lsn, view.written)
+    }
+
+    /// Bytes that the app's documents take: the files of the newest manifest, and about what waits to be flushed. Attachments,
+    /// and what is kept of the past, are not in it.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        let view = self.shared.view();
+        view.version.bytes.saturating_add(overlay::bytes(&view.overlays) as u64)
+    }
+
+    /// Bytes of the app's attachments. Asks object storage, once for every thousand of them.
+    ///
+    /// # Errors
+    /// When object storage fails.
+    pub async fn attachment_bytes(&self) -> Result<u64, TablesError> {
+        let path = paths::attachments(&self.shared.app);
+        let mut objects = self.shared.objects.list(Some(&path));
+        let mut bytes = 0_u64;
+        while let Some(object) = objects.next().await {
+            bytes = bytes.saturating_add(object.map_err(|error| TablesError::objects(&path, error))?.size);
+        }
+        Ok(bytes)
     }
 
     /// Why the store has stopped applying; none while it works. Reads of what was applied go on.
@@ -324,6 +356,8 @@ impl Shared {
         let overlays = overlay::after(&view.overlays, manifest.lsn);
         let jumped = manifest.lsn > view.lsn;
         let flushed = manifest.lsn;
+        // Of what is behind the manifest the view knows; of what it never applied the manifest does.
+        let written = if jumped { manifest.written } else { view.written };
         let version = self.open_version(manifest, &view.version);
         self.context.tables.clear();
         if jumped {
@@ -331,7 +365,7 @@ impl Shared {
         } else {
             self.ring.forget(flushed, self.settings.clock.monotonic().saturating_sub(FEED_GRACE));
         }
-        self.publish(Arc::new(View { lsn, version, overlays }));
+        self.publish(Arc::new(View { lsn, version, overlays, written }));
         self.room.notify_waiters();
     }
 }

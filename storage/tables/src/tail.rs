@@ -108,20 +108,21 @@ async fn apply(shared: &Shared, batch: ReadBatch) -> Result<(), TablesError> {
     let view = shared.view();
     let mut overlays = view.overlays.clone();
     let mut transactions = Vec::with_capacity(batch.entries.len());
-    let mut bytes = 0;
+    let (mut bytes, mut written) = (0, view.written);
     for entry in batch.entries {
         // A manifest that was taken up meanwhile may hold the beginning of the batch.
         if entry.lsn <= view.lsn {
             continue;
         }
-        bytes += entry.payload.len() + 256;
-        let lsn = entry.lsn;
+        let (lsn, payload) = (entry.lsn, entry.payload.len());
+        bytes += payload + 256;
         let transaction = overlay::apply_entry(&mut overlays, lsn, entry.payload)?;
+        written.add(transaction.changes().len(), payload);
         transactions.push(AppliedTransaction { lsn, site: entry.site, seq: entry.seq, transaction });
     }
     let lsn = view.lsn.max(batch.through);
     metrics::applied(&shared.app, transactions.len());
-    let after = Arc::new(View { lsn, version: Arc::clone(&view.version), overlays });
+    let after = Arc::new(View { lsn, version: Arc::clone(&view.version), overlays, written });
     let batch = AppliedBatch {
         transactions,
         before: shared.snapshot(view),

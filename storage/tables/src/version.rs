@@ -14,6 +14,8 @@ use crate::segment::SegmentFile;
 #[derive(Debug)]
 pub(crate) struct Version {
     pub(crate) manifest: Manifest,
+    /// Of its files.
+    pub(crate) bytes: u64,
     collections: BTreeMap<CollectionName, Vec<Arc<LiveSegment>>>,
 }
 
@@ -42,7 +44,8 @@ impl Version {
             let segment = Arc::new(LiveSegment { meta: meta.clone(), file });
             collections.entry(name.clone()).or_default().push(segment);
         }
-        Self { manifest, collections }
+        let bytes = manifest.segments().map(|(_, segment)| segment.size).sum();
+        Self { manifest, bytes, collections }
     }
 
     /// The segments of a collection.

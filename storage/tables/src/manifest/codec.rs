@@ -10,11 +10,13 @@ use ulid::Ulid;
 
 use super::{Collection, CollectionSettings, Manifest, Moments, SegmentMeta};
 use crate::columns::Columns;
+use crate::written::Written;
 
 const MAGIC: &[u8; 7] = b"bpmanif";
-/// What is written. Format 1 lacks moments, settings and what was forgotten; it is read as if there were none.
-const FORMAT: u8 = 2;
-const FORMER: u8 = 1;
+/// What is written; two bits away from every other, so that one that has changed is noticed. Format 2 lacks sums of what was
+/// written, format 1 also moments, settings and what was forgotten; they are read as if there were none.
+const FORMAT: u8 = 4;
+const FORMER: std::ops::RangeInclusive<u8> = 1..=2;
 const HEADER_BYTES: usize = 16;
 
 #[derive(Serialize, Deserialize)]
@@ -24,6 +26,8 @@ struct Body {
     epoch: u64,
     writer: u64,
     lsn: Lsn,
+    #[serde(default, skip_serializing_if = "Written::is_zero")]
+    written: Written,
     committed_ms: u64,
     #[serde(default, skip_serializing_if = "Moments::is_empty")]
     moments: Moments,
@@ -113,6 +117,7 @@ pub fn encode(manifest: &Manifest) -> Result<Vec<u8>, String> {
         epoch: manifest.epoch,
         writer: manifest.writer,
         lsn: manifest.lsn,
+        written: manifest.written,
         committed_ms: manifest.committed_ms,
         moments: manifest.moments.clone(),
         origins: manifest.origins.clone(),
@@ -140,9 +145,10 @@ pub fn decode(bytes: &[u8]) -> Result<Manifest, String> {
     let (head, rest) = bytes.split_at_checked(12).ok_or("too short for a manifest")?;
     let (magic, crc) = head.split_at(8);
     match magic.split_last() {
-        Some((&(FORMAT | FORMER), name)) if name == MAGIC => {}
+        Some((format, name)) if name == MAGIC && (*format == FORMAT || FORMER.contains(format)) => {}
         Some((format, name)) if name == MAGIC => {
-            return Err(format!("format {format} is not known (this is {FORMAT}, and reads {FORMER})"));
+            let former = FORMER.start();
+            return Err(format!("format {format} is not known (this is {FORMAT}, and reads those from {former} on)"));
         }
         Some(_) | None => return Err("not a manifest".to_owned()),
     }
@@ -171,6 +177,7 @@ pub fn decode(bytes: &[u8]) -> Result<Manifest, String> {
         epoch: body.epoch,
         writer: body.writer,
         lsn: body.lsn,
+        written: body.written,
         committed_ms: body.committed_ms,
         moments: body.moments,
         origins: body.origins,

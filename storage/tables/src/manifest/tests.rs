@@ -87,6 +87,7 @@ fn manifest() -> impl Strategy<Value = Manifest> {
             epoch,
             writer,
             lsn: Lsn::new(version, order),
+            written: Written { transactions: number, documents: epoch, bytes: writer },
             committed_ms,
             moments,
             origins: (number % 3 == 0).then(|| AppId::new("other-app").unwrap()).into_iter().collect(),

@@ -27,6 +27,7 @@ use crate::overlay::Overlays;
 use crate::paths::{self, ObjectPath};
 use crate::snapshot::{Scan, Snapshot, View};
 use crate::version::Version;
+use crate::written::Written;
 
 const MAGIC: &[u8; 8] = b"bpgarbg\x01";
 
@@ -153,7 +154,7 @@ impl Writer {
     fn snapshot_of(&self, app: &AppId, manifest: Manifest) -> Snapshot {
         let lsn = manifest.lsn;
         let version = Arc::new(Version::new(app, manifest, None));
-        self.shared.snapshot(Arc::new(View { lsn, version, overlays: Overlays::new() }))
+        self.shared.snapshot(Arc::new(View { lsn, version, overlays: Overlays::new(), written: Written::ZERO }))
     }
 
     /// Deletes an attachment, unless it was written again since.

@@ -22,6 +22,7 @@ use crate::segment::batch::{BATCH_BYTES, BATCH_ROWS, StateBatch, Types};
 use crate::segment::lookup;
 use crate::segment::write::{GroupLimits, SegmentWriter};
 use crate::snapshot::{ScannedDocument, View};
+use crate::written::Written;
 
 /// Entries whose older states are looked up at once.
 const LOOKUP_ROWS: usize = 4096;
@@ -69,8 +70,8 @@ impl Writer {
             }
             let changes = self.write_overlay(&view).await?;
             let (documents, bytes) = (changes.documents, changes.bytes);
-            let lsn = view.lsn;
-            if self.try_commit(&mut state, base, |next| apply(next, lsn, changes)).await? {
+            let (lsn, written) = (view.lsn, view.written);
+            if self.try_commit(&mut state, base, |next| apply(next, (lsn, written), changes)).await? {
                 let seconds = self.shared.settings.clock.monotonic().saturating_sub(started).as_secs_f64();
                 metrics::written(&self.shared.app, "flush", documents, bytes);
                 metrics::finished(&self.shared.app, "flush", seconds);
@@ -146,8 +147,8 @@ fn columns_so_far(columns: &Columns, added: Option<&Vec<SegmentMeta>>) -> Column
     added.into_iter().flatten().fold(columns.clone(), |columns, segment| columns.join(&segment.columns))
 }
 
-fn apply(next: &mut Manifest, lsn: Lsn, changes: Changes) {
-    next.lsn = lsn;
+fn apply(next: &mut Manifest, upto: (Lsn, Written), changes: Changes) {
+    (next.lsn, next.written) = upto;
     for collection in next.collections.values_mut() {
         for segment in &mut collection.segments {
             if let Some(rows) = changes.superseded.get(&segment.ulid) {

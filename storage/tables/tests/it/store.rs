@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bigpeer_crdt::Value;
 use bigpeer_log::TransactionLog;
-use bigpeer_tables::{Extent, LocalObjects};
+use bigpeer_tables::{DocumentStore, Extent, LocalObjects, Written};
 use bigpeer_types::{Lsn, ManualClock};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
@@ -159,4 +159,77 @@ async fn everything_works_on_a_real_disk() {
     let store = world.caught_up().await;
     check(&store.snapshot(), &world.truth).await;
     assert!(dir.path().join("apps/app/tables/flights/segments").is_dir());
+}
+
+/// What the log says was written.
+async fn written(world: &World) -> Written {
+    let mut all = Written::ZERO;
+    let mut at = Lsn::ZERO;
+    loop {
+        let batch = world.log.read(&app(), at, 1 << 20).await.unwrap();
+        if batch.entries.is_empty() {
+            return all;
+        }
+        at = batch.through;
+        for entry in batch.entries {
+            let transaction = bigpeer_crdt::Transaction::decode(entry.payload.clone()).unwrap();
+            all.transactions += 1;
+            all.documents += transaction.changes().len() as u64;
+            all.bytes += entry.payload.len() as u64;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_is_counted_once_whatever_is_killed_flushed_or_trimmed() {
+    let mut world = World::new();
+    world.settings.read_bytes = 300;
+    let c = collection("c");
+    for round in 0..6_i64 {
+        for n in 0..7_i64 {
+            let other = id(n + 100 * (round + 1));
+            world.write(&[(&c, id(n), Edit::Increment("hits", 1)), (&c, other, Edit::Set("n", Value::Int(n)))]).await;
+        }
+        // Another process, which is killed with what it has not flushed; and one that looks on.
+        let (store, other) = (world.caught_up().await, world.caught_up().await);
+        let expected = (world.truth.last(), written(&world).await);
+        assert_eq!((store.written(), other.written()), (expected, expected));
+        let writer = store.writer().await.unwrap();
+        if round % 2 == 0 {
+            writer.flush().await.unwrap();
+            world.put(&c, -1, object([("n", Value::Int(round))])).await;
+            store.wait_for(world.truth.last()).await.unwrap();
+            writer.compact(&c, Extent::Full).await.unwrap();
+        }
+        let expected = (world.truth.last(), written(&world).await);
+        store.wait_for(world.truth.last()).await.unwrap();
+        other.wait_for(world.truth.last()).await.unwrap();
+        other.refresh().await.unwrap();
+        assert_eq!((store.written(), other.written()), (expected, expected));
+        assert!(store.stored_bytes() > 0);
+    }
+    // A process that begins behind what the log still has takes it from the manifest; one that jumps over it, too.
+    let expected = (world.truth.last(), written(&world).await);
+    let late = world.open().await;
+    let store = world.caught_up().await;
+    store.writer().await.unwrap().flush().await.unwrap();
+    world.log.trim(&app(), Lsn::MAX).await.unwrap();
+    late.refresh().await.unwrap();
+    let anew = world.open().await;
+    assert_eq!((late.written(), anew.written()), (expected, expected));
+}
+
+#[tokio::test]
+async fn a_clone_has_written_nothing_yet() {
+    let mut world = World::new();
+    for n in 0..5 {
+        world.put(&collection("c"), n, object([("n", Value::Int(n))])).await;
+    }
+    let store = world.caught_up().await;
+    let target = bigpeer_types::AppId::new("clone").unwrap();
+    store.clone_as(&target, &store.snapshot()).await.unwrap();
+    let log: Arc<dyn TransactionLog> = Arc::new(bigpeer_log::MemoryLog::new());
+    let clone = DocumentStore::open(target, Arc::clone(&world.objects), log, world.settings.clone()).await.unwrap();
+    assert_eq!(clone.written().1, Written::ZERO);
+    assert!(clone.stored_bytes() > 0);
 }
