@@ -105,7 +105,7 @@ impl SqlContext {
     /// The same tables and engine for scans of DQL.
     #[must_use]
     pub fn dql(&self) -> DqlColumns {
-        DqlColumns::new(Arc::clone(&self.engine), self.settings.max_concurrent)
+        DqlColumns::new(Arc::clone(&self.engine), &self.settings)
     }
 
     /// Queries that run now.
@@ -123,10 +123,11 @@ impl SqlContext {
     /// Whose `credential` it is, an API key or an access token of `app`, when it may read anything.
     ///
     /// # Errors
-    /// `unauthorized`, whatever the reason; `forbidden` for who may not read.
+    /// `unauthorized`, whatever the reason; `forbidden` for who may not read; `quota_exceeded` for one request too many.
     pub fn user(&self, app: &str, credential: &str) -> Result<SqlUser, ApiError> {
         let app = app_of(app)?;
         let principal = self.catalogue.authenticate_credential(&app, bigpeer_chassis::Door::Sql, credential)?;
+        self.catalogue.admit(&app, &principal)?;
         let access = principal.permissions().read.clone();
         let account = principal.account();
         if access == Access::default() {
@@ -136,7 +137,7 @@ impl SqlContext {
             Account::Key(name) => self.catalogue.api_key(&app, name).map(|key| key.limits).unwrap_or_default(),
             Account::User { .. } => KeyLimits::default(),
         };
-        let share = Share::new(&self.settings, limits);
+        let share = Share::new(&self.settings, self.catalogue.quota(&app).within(limits));
         Ok(SqlUser { app, account, access, share })
     }
 
@@ -147,7 +148,8 @@ impl SqlContext {
     pub async fn ask(&self, user: &SqlUser, question: Question) -> Result<Answer, ApiError> {
         let store = self.store(user)?;
         self.wait_for_transaction(&store, question.after).await?;
-        let mut turn = self.turns.take(&user.app, &user.account, user.share, question.door).await?;
+        let meter = self.catalogue.meter(&user.app);
+        let mut turn = self.turns.take(&user.app, &user.account, user.share, &meter, question.door).await?;
         let scope = self.scope(user, store, question.language);
         let text = Text { text: question.text, params: question.params, as_of: question.as_of };
         let planned = turn.within(Arc::clone(&self.engine).plan(scope, text)).await;
@@ -167,7 +169,8 @@ impl SqlContext {
     /// When it cannot be understood or admitted.
     pub async fn describe(&self, user: &SqlUser, question: Question) -> Result<Described, ApiError> {
         let store = self.store(user)?;
-        let mut turn = self.turns.take(&user.app, &user.account, user.share, question.door).await?;
+        let meter = self.catalogue.meter(&user.app);
+        let mut turn = self.turns.take(&user.app, &user.account, user.share, &meter, question.door).await?;
         let scope = self.scope(user, store, question.language);
         let text = Text { text: question.text, params: question.params, as_of: question.as_of };
         let described = turn.within(Arc::clone(&self.engine).describe(scope, text)).await;

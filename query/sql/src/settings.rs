@@ -101,6 +101,7 @@ mod tests {
             sql_time_secs: Some(n),
             sql_memory_bytes: Some(n.into()),
             sql_scan_bytes: Some(n.into()),
+            ..KeyLimits::default()
         };
         let less = Share { concurrent: 1, time: Duration::from_secs(1), memory_bytes: 1, scan_bytes: 1 };
         assert_eq!(Share::new(&settings, limits(1)), less);

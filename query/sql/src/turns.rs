@@ -1,125 +1,75 @@
-//! Who may run now: a bounded number of queries, and of each key's. The rest wait, a bounded number of them, for a bounded
-//! time, and are then told to come back.
+//! Who may run now: a bounded number of queries, of each app's and of each key's ([`bigpeer_chassis::Turns`]). A turn has an end: its
+//! time is counted from when it was given.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bigpeer_chassis::{Account, ApiError, ErrorCode};
+use bigpeer_chassis::{Account, ApiError, Asker, ErrorCode, Meter, NoTurn, TurnLimits};
 use bigpeer_types::{AppId, Clock};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::SqlSettings;
 use crate::metrics::{self, Door, Outcome};
 use crate::settings::Share;
 
-/// Keys that are remembered; beyond it those without a query are forgotten.
-const MAX_KEYS: usize = 1024;
-
 /// The turns of a process.
 #[derive(Debug)]
 pub(crate) struct Turns {
-    all: Arc<Semaphore>,
-    keys: Mutex<BTreeMap<(AppId, Account), OfKey>>,
-    waiting: AtomicUsize,
+    turns: bigpeer_chassis::Turns,
     clock: Arc<dyn Clock>,
-    most: usize,
-    most_waiting: usize,
-    queue_wait: Duration,
 }
-
-/// The turns of a key, and how many they are.
-type OfKey = (usize, Arc<Semaphore>);
 
 impl Turns {
     pub(crate) fn new(settings: &SqlSettings, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            all: Arc::new(Semaphore::new(settings.max_concurrent)),
-            keys: Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            clock,
-            most: settings.max_concurrent,
-            most_waiting: settings.max_waiting,
-            queue_wait: settings.queue_wait,
-        }
+        let turns = bigpeer_chassis::Turns::new(TurnLimits {
+            running: settings.max_concurrent,
+            waiting: settings.max_waiting,
+            patience: settings.queue_wait,
+        });
+        Self { turns, clock }
     }
 
     /// Queries that run now.
     pub(crate) fn running(&self) -> usize {
-        self.most.saturating_sub(self.all.available_permits())
+        self.turns.running()
     }
 
-    /// Waits for a turn of the key or user `key` of `app`, which has `share`.
+    /// Waits for a turn of the key or user `key` of `app`, which has `share` and `meter`.
     ///
     /// # Errors
     /// `too_many_requests` with a time to wait.
-    pub(crate) async fn take(&self, app: &AppId, key: &Account, share: Share, door: Door) -> Result<Turn, ApiError> {
-        let deadline = Instant::now() + self.queue_wait;
-        let of_key = self.of_key(app, key, share.concurrent);
-        let of_key = self.permit(&of_key, deadline).await.ok_or_else(|| {
-            busy(&format!("as many queries of this key are running as may at once, {}", share.concurrent))
-        })?;
-        let of_all = self.permit(&self.all, deadline).await;
-        let of_all =
-            of_all.ok_or_else(|| busy(&format!("{} queries are running, which is the most at once", self.most)))?;
+    pub(crate) async fn take(
+        &self,
+        app: &AppId,
+        key: &Account,
+        share: Share,
+        meter: &Arc<Meter>,
+        door: Door,
+    ) -> Result<Turn, ApiError> {
+        let of_app = meter.quota().sql_queries.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        let asker = Asker::new(app.clone()).of_app(of_app).of_key(key.clone(), share.concurrent);
+        let turn = self.turns.take(asker).await.map_err(busy)?;
         metrics::running(1.0);
         Ok(Turn {
             door,
             clock: Arc::clone(&self.clock),
+            meter: Arc::clone(meter),
             started: self.clock.monotonic(),
             deadline: Instant::now() + share.time,
             limit: share.time,
             outcome: Outcome::Abandoned,
-            _permits: [of_key, of_all],
+            _turn: turn,
         })
     }
-
-    /// The turns of a key. When their number has changed they are new, and those that run do not count.
-    fn of_key(&self, app: &AppId, key: &Account, most: usize) -> Arc<Semaphore> {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.len() >= MAX_KEYS {
-            keys.retain(|_, (_, turns)| Arc::strong_count(turns) > 1);
-        }
-        let new = || (most, Arc::new(Semaphore::new(most)));
-        let of_key = keys.entry((app.clone(), key.clone())).or_insert_with(new);
-        if of_key.0 != most {
-            *of_key = new();
-        }
-        Arc::clone(&of_key.1)
-    }
-
-    /// A permit at once or, if there is room to wait, until `deadline`.
-    async fn permit(&self, turns: &Arc<Semaphore>, deadline: Instant) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = Arc::clone(turns).try_acquire_owned() {
-            return Some(permit);
-        }
-        let waits = Waits::new(&self.waiting, self.most_waiting)?;
-        let permit = timeout_at(deadline, Arc::clone(turns).acquire_owned()).await;
-        drop(waits);
-        permit.ok().and_then(Result::ok)
-    }
 }
 
-fn busy(message: &str) -> ApiError {
+fn busy(none: NoTurn) -> ApiError {
+    let message = match none {
+        NoTurn::OfKey(most) => format!("as many queries of this key are running as may at once, {most}"),
+        NoTurn::OfApp(most) => format!("as many queries of this app are running as may at once, {most}"),
+        NoTurn::OfAll(most) => format!("{most} queries are running, which is the most at once"),
+    };
     ApiError::new(ErrorCode::TooManyRequests, message).retry_after(5)
-}
-
-/// A place in the queue.
-struct Waits<'a>(&'a AtomicUsize);
-
-impl<'a> Waits<'a> {
-    fn new(waiting: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let waits = Self(waiting);
-        (waiting.fetch_add(1, Ordering::SeqCst) < most).then_some(waits)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 /// A query's turn: held while it runs, counted when it ends.
@@ -127,11 +77,12 @@ impl Drop for Waits<'_> {
 pub(crate) struct Turn {
     door: Door,
     clock: Arc<dyn Clock>,
+    meter: Arc<Meter>,
     started: Duration,
     deadline: Instant,
     limit: Duration,
     outcome: Outcome,
-    _permits: [OwnedSemaphorePermit; 2],
+    _turn: bigpeer_chassis::Turn,
 }
 
 impl Turn {
@@ -167,6 +118,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        self.meter.sql(self.elapsed());
         metrics::running(-1.0);
         metrics::query_ended(self.door, self.outcome, self.elapsed().as_secs_f64());
     }
@@ -175,62 +127,43 @@ impl Drop for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bigpeer_chassis::KeyLimits;
-    use bigpeer_types::ManualClock;
+    use bigpeer_chassis::{Catalogue, KeyLimits, Name, Quota};
+    use bigpeer_log::MemoryLog;
+    use bigpeer_types::{ManualClock, RandomIds};
 
-    fn turns(settings: SqlSettings) -> (Turns, Share) {
-        (Turns::new(&settings, Arc::new(ManualClock::new(0))), Share::new(&settings, KeyLimits::default()))
-    }
-
-    fn key(name: &str) -> Account {
-        Account::Key(name.parse().unwrap())
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
     }
 
     #[tokio::test]
-    async fn one_key_does_not_take_every_turn() {
-        let (turns, share) = turns(SqlSettings {
+    async fn a_key_and_an_app_have_so_many_turns_and_their_time_is_counted() {
+        let clock = Arc::new(ManualClock::new(0));
+        let log = Arc::new(MemoryLog::new());
+        let catalogue = Catalogue::open(log, Arc::clone(&clock) as _, Arc::new(RandomIds)).await.unwrap();
+        catalogue.create_tenant(&name("t")).await.unwrap();
+        let app = catalogue.create_app(&name("t"), &name("a")).await.unwrap().id;
+        let settings = SqlSettings {
             max_concurrent: 3,
             max_concurrent_per_key: 2,
             queue_wait: Duration::ZERO,
             ..SqlSettings::default()
-        });
-        let app = AppId::new("a").unwrap();
-        let first = turns.take(&app, &key("greedy"), share, Door::Postgres).await.unwrap();
-        let _second = turns.take(&app, &key("greedy"), share, Door::Postgres).await.unwrap();
-        let refused = turns.take(&app, &key("greedy"), share, Door::Postgres).await.unwrap_err();
+        };
+        let turns = Turns::new(&settings, Arc::clone(&clock) as _);
+        let share = Share::new(&settings, KeyLimits::default());
+        let meter = catalogue.meter(&app);
+        let (greedy, modest) = (Account::Key(name("greedy")), Account::Key(name("modest")));
+        let first = turns.take(&app, &greedy, share, &meter, Door::Postgres).await.unwrap();
+        let second = turns.take(&app, &greedy, share, &meter, Door::Postgres).await.unwrap();
+        let refused = turns.take(&app, &greedy, share, &meter, Door::Postgres).await.unwrap_err();
         assert!(refused.message.contains("of this key") && refused.retry_after_secs.is_some());
-        let modest = turns.take(&app, &key("modest"), share, Door::Postgres).await.unwrap();
-        assert!(turns.take(&AppId::new("b").unwrap(), &key("greedy"), share, Door::Postgres).await.is_err());
+        let third = turns.take(&app, &modest, share, &meter, Door::Postgres).await.unwrap();
         assert_eq!(turns.running(), 3);
-        drop(first);
-        assert_eq!(turns.running(), 2);
-        let third = turns.take(&app, &key("greedy"), share, Door::Postgres).await;
-        assert!(third.is_ok());
-        // A key's number changes.
-        let one = Share { concurrent: 1, ..share };
-        drop((third, modest));
-        let _one = turns.take(&app, &key("modest"), one, Door::Postgres).await.unwrap();
-        let refused = turns.take(&app, &key("modest"), one, Door::Postgres).await.unwrap_err();
-        assert!(refused.message.contains("at once, 1"), "{}", refused.message);
-    }
-
-    #[tokio::test]
-    async fn who_waits_gets_the_next_turn_and_the_queue_is_bounded() {
-        let (turns, share) = turns(SqlSettings {
-            max_concurrent: 1,
-            max_waiting: 1,
-            queue_wait: Duration::from_secs(600),
-            ..SqlSettings::default()
-        });
-        let app = AppId::new("a").unwrap();
-        let first = turns.take(&app, &key("k"), share, Door::Postgres).await.unwrap();
-        let name = key("k");
-        let mut waiting = Box::pin(turns.take(&app, &name, share, Door::Postgres));
-        assert!(futures::poll!(&mut waiting).is_pending());
-        let refused = turns.take(&app, &key("other"), share, Door::Postgres).await.unwrap_err();
-        assert_eq!(refused.code, ErrorCode::TooManyRequests);
-        drop(first);
-        drop(waiting.await.unwrap());
-        assert_eq!((turns.running(), turns.waiting.load(Ordering::SeqCst)), (0, 0));
+        clock.advance(20);
+        drop((first, second, third));
+        assert_eq!((turns.running(), catalogue.usage(&app).await.unwrap().sql_ms), (0, 60));
+        catalogue.put_quota(&app, Quota { sql_queries: Some(1), ..Quota::default() }).await.unwrap();
+        let _one = turns.take(&app, &greedy, share, &meter, Door::Postgres).await.unwrap();
+        let refused = turns.take(&app, &modest, share, &meter, Door::Postgres).await.unwrap_err();
+        assert!(refused.message.contains("of this app"), "{}", refused.message);
     }
 }

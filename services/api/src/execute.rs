@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use bigpeer_chassis::{ApiError, Door, ErrorCode, Permissions, app_of, current_request_id};
+use bigpeer_chassis::{ApiError, Asker, Door, ErrorCode, NoTurn, Permissions, app_of, current_request_id};
 use bigpeer_crdt::{Object, Value};
 use bigpeer_dql::{Mode, Moment, Plan, Statement};
 use bigpeer_tables::DocumentStore;
@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use crate::active::Running;
 use crate::body::{self, Format};
 use crate::envelope::{Answer, QueryRequest, QueryResponse, QueryType, failure, refused};
-use crate::slots::Slot;
 use crate::transaction::{Failed, Isolation, Session};
 use crate::{Api, metrics};
 
@@ -192,12 +191,12 @@ pub(crate) struct Caller {
 }
 
 /// A statement's turn: there is room for it, and what it must see is visible.
-pub(crate) struct Turn<'a> {
+pub(crate) struct Turn {
     store: Arc<DocumentStore>,
-    _slot: Slot<'a>,
+    _turn: bigpeer_chassis::Turn,
 }
 
-impl Turn<'_> {
+impl Turn {
     /// The newest transaction that is visible.
     pub(crate) fn version(&self) -> u64 {
         self.store.snapshot().lsn().version
@@ -211,8 +210,14 @@ impl Turn<'_> {
 impl Caller {
     pub(crate) fn of(api: &Api, app: &str, headers: &HeaderMap) -> Result<Self, ApiError> {
         let app = app_of(app)?;
-        let permissions = api.context.catalogue.authenticate(&app, Door::Data, headers)?.permissions();
-        Ok(Self { app, permissions, wait_for: transaction_id(headers)?, now_ms: api.context.clock.now_ms() })
+        let principal = api.context.catalogue.authenticate(&app, Door::Data, headers)?;
+        api.context.catalogue.admit(&app, &principal)?;
+        Ok(Self {
+            app,
+            permissions: principal.permissions(),
+            wait_for: transaction_id(headers)?,
+            now_ms: api.context.clock.now_ms(),
+        })
     }
 
     /// Is shown as running while it is held.
@@ -221,14 +226,14 @@ impl Caller {
     }
 
     /// Waits for room, and for the transaction that the caller names.
-    pub(crate) async fn turn<'a>(&self, api: &'a Api) -> Result<Turn<'a>, ApiError> {
-        let slot = api.slots.take().await?;
+    pub(crate) async fn turn(&self, api: &Api) -> Result<Turn, ApiError> {
+        let turn = api.turns.take(Asker::new(self.app.clone())).await.map_err(busy)?;
         let not_open = || ApiError::new(ErrorCode::Unavailable, "this app is still being opened; try again");
         let store = api.context.stores.store(&self.app).ok_or_else(not_open)?;
         if let Some(version) = self.wait_for {
             wait(api, &store, version).await?;
         }
-        Ok(Turn { store, _slot: slot })
+        Ok(Turn { store, _turn: turn })
     }
 
     fn plan(&self, api: &Api, body: QueryRequest, mode: Mode, query_type: &mut QueryType) -> Result<Plan, ApiError> {
@@ -255,6 +260,14 @@ impl Caller {
         let moment = Moment { now_ms: i64::try_from(self.now_ms).unwrap_or(i64::MAX), request };
         statement.bind_at(args, mode, api.context.ids.as_ref(), &moment).map_err(|error| refused(&error))
     }
+}
+
+/// What is said to a statement that there is no room for.
+fn busy(none: NoTurn) -> ApiError {
+    let (NoTurn::OfAll(most) | NoTurn::OfApp(most) | NoTurn::OfKey(most)) = none;
+    let whose = if matches!(none, NoTurn::OfAll(_)) { "" } else { " of this app" };
+    let message = format!("{most} statements{whose} are running, and others wait already; nothing was done; try again");
+    ApiError::new(ErrorCode::TooManyRequests, message).retry_after(1)
 }
 
 /// The arguments of a statement.

@@ -24,7 +24,6 @@ mod routes;
 mod rules;
 mod sequencer;
 mod settings;
-mod slots;
 mod statements;
 mod system;
 #[cfg(test)]
@@ -33,13 +32,13 @@ mod transaction;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use bigpeer_chassis::{Catalogue, SystemCollections};
+use bigpeer_chassis::{Catalogue, SystemCollections, TurnLimits, Turns};
 use bigpeer_log::TransactionLog;
 use bigpeer_tables::Stores;
 use bigpeer_types::{Clock, IdGenerator};
-use tokio::sync::Semaphore;
 
 pub use attachments::expire_uploads;
 pub use columns::ColumnScans;
@@ -49,7 +48,6 @@ pub use settings::{ApiSettings, AttachmentSettings};
 use active::ActiveRequests;
 use rules::CompiledRules;
 use sequencer::Writers;
-use slots::Slots;
 use statements::Statements;
 
 /// What the routes need.
@@ -83,23 +81,30 @@ impl std::fmt::Debug for ApiContext {
 struct Api {
     context: ApiContext,
     writers: Writers,
-    slots: Slots,
+    /// Room for statements.
+    turns: Turns,
     statements: Statements,
     rules: CompiledRules,
     active: ActiveRequests,
     /// Attachments that are received at once.
-    uploads: Arc<Semaphore>,
+    uploads: Turns,
 }
 
 /// The routes of the data API.
 pub fn router(context: ApiContext) -> Router {
     let writers = Writers::new(Arc::clone(&context.log), Arc::clone(&context.catalogue), Arc::clone(&context.clock));
-    let slots = Slots::new(&context.settings);
-    let uploads = Arc::new(Semaphore::new(context.settings.attachments.max_concurrent_uploads));
+    let settings = &context.settings;
+    let turns = Turns::new(TurnLimits {
+        running: settings.max_concurrent_statements,
+        waiting: settings.max_waiting_statements,
+        patience: settings.turn_wait,
+    });
+    let running = settings.attachments.max_concurrent_uploads;
+    let uploads = Turns::new(TurnLimits { running, waiting: 0, patience: Duration::ZERO });
     let api = Api {
         context,
         writers,
-        slots,
+        turns,
         statements: Statements::default(),
         rules: CompiledRules::default(),
         active: ActiveRequests::default(),

@@ -65,6 +65,10 @@ impl Session<'_> {
     /// Runs statements as one transaction, until it is durable or refused.
     pub(crate) async fn run(self, plans: &[Plan], isolation: Isolation) -> Result<Committed, Failed> {
         let writes = plans.iter().any(|plan| !matches!(plan, Plan::Select(_) | Plan::Explain(_)));
+        // Deletions make room.
+        if plans.iter().any(|plan| matches!(plan, Plan::Insert(_) | Plan::Update(_))) {
+            self.api.context.catalogue.meter(self.app).may_store(self.store.stored_bytes())?;
+        }
         let writer = if writes { Some(self.api.writers.of(self.app).await?) } else { None };
         let settings = &self.api.context.settings;
         let attempts = match isolation {

@@ -19,8 +19,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use bigpeer_chassis::{Catalogue, LoginTimes, Shutdown};
-use tokio::sync::Semaphore;
+use bigpeer_chassis::{Catalogue, LoginTimes, Shutdown, TurnLimits, Turns};
 
 pub use admin::{router as admin_router, routes as admin_routes};
 
@@ -65,7 +64,7 @@ pub struct AuthContext {
     pub(crate) issuers: Arc<oidc::Issuers>,
     pub(crate) webhooks: Arc<webhook::Webhooks>,
     /// A place for each login that waits for a provider.
-    pub(crate) asking: Arc<Semaphore>,
+    pub(crate) asking: Turns,
 }
 
 impl AuthContext {
@@ -76,7 +75,7 @@ impl AuthContext {
         Self {
             issuers: Arc::new(oidc::Issuers::new(settings.allow_private_providers, Arc::clone(&clock))),
             webhooks: Arc::new(webhook::Webhooks::new(settings.allow_private_providers, clock)),
-            asking: Arc::new(Semaphore::new(MAX_ASKING)),
+            asking: Turns::new(TurnLimits { running: MAX_ASKING, waiting: 0, patience: Duration::ZERO }),
             catalogue,
             settings,
         }

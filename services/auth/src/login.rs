@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json as Answer, body::Bytes};
 use bigpeer_chassis::{
-    AccessToken, ApiError, ApiKey, Door, ErrorCode, Granted, Holder, Json, Name, ProviderKind, TokenAge, User, app_of,
-    bearer, is_refresh_token,
+    AccessToken, ApiError, ApiKey, Asker, Door, ErrorCode, Granted, Holder, Json, Name, ProviderKind, TokenAge, User,
+    app_of, bearer, is_refresh_token,
 };
 use bigpeer_types::{AppId, SiteId};
 use serde::{Deserialize, Serialize};
@@ -154,8 +154,9 @@ async fn ask(
     // An app without such a provider, and an app that is not there, are as good as one that refuses.
     let Ok(name) = provider.parse::<Name>() else { return Err(ApiError::unauthorized()) };
     let found = context.catalogue.provider(app, &name).ok_or_else(ApiError::unauthorized)?;
-    let Ok(_place) = context.asking.try_acquire() else {
-        let message = "as many logins are waiting for providers as may at once; try again";
+    context.catalogue.may_try(token)?;
+    let Ok(_place) = context.asking.take(Asker::new(app.clone())).await else {
+        let message = "as many logins are waiting for providers as may at once, of this app or of all; try again";
         return Err(ApiError::new(ErrorCode::TooManyRequests, message));
     };
     let asked = match &found.spec.kind {
@@ -174,7 +175,10 @@ async fn ask(
             vouched.session_secs = vouched.session_secs.min(found.spec.session_secs);
             Ok(Ok(vouched))
         }
-        Err(Refusal::Denied(client_info)) => Ok(Err(client_info)),
+        Err(Refusal::Denied(client_info)) => {
+            context.catalogue.was_wrong();
+            Ok(Err(client_info))
+        }
         Err(Refusal::Failed(reason)) => {
             tracing::warn!(%app, provider = %name, ?reason, "a provider could not be asked");
             let message = format!("the provider '{name}' could not be asked: {reason}");

@@ -193,10 +193,13 @@ impl Drop for OpenStream {
     }
 }
 
+fn principal(context: &ChangefeedContext, app: &AppId, headers: &HeaderMap) -> Result<Principal, ApiError> {
+    context.catalogue.authenticate(app, Door::Changes, headers)
+}
+
 /// What the caller may read now, if its key or token is still good.
 fn access(context: &ChangefeedContext, app: &AppId, headers: &HeaderMap) -> Result<Access, ApiError> {
-    let principal: Principal = context.catalogue.authenticate(app, Door::Changes, headers)?;
-    Ok(principal.permissions().read.clone())
+    principal(context, app, headers).map(|principal| principal.permissions().read.clone())
 }
 
 /// `GET /{app}/changes`.
@@ -207,7 +210,9 @@ pub(crate) async fn changes(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let app = app_of(&app)?;
-    let access = access(&context, &app, &headers)?;
+    let principal = principal(&context, &app, &headers)?;
+    context.catalogue.admit(&app, &principal)?;
+    let access = principal.permissions().read.clone();
     let asked = Asked::read(&query.unwrap_or_default(), &headers)?;
     let opening = || ApiError::new(ErrorCode::Unavailable, "this app is still being opened; try again");
     let store = context.stores.store(&app).ok_or_else(opening)?;

@@ -39,7 +39,7 @@ pub enum Principal {
 }
 
 /// Who is behind a peer.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Account {
     /// The API key of this name.
     Key(Name),
@@ -174,12 +174,17 @@ impl Catalogue {
         door: Door,
         credential: &str,
     ) -> Result<&'v ApiKey, ApiError> {
+        self.may_try(credential)?;
         let found = find_key(view, app, credential);
         // The same work for a key that is there and one that is not.
         let expected = found.map_or([0; 32], |key| key.hash);
         let matches = secret::equal(&expected, &secret::hash(credential));
         let now_ms = self.clock().now_ms();
-        let key = found.filter(|key| matches && key.is_active(now_ms)).ok_or_else(ApiError::unauthorized)?;
+        let Some(key) = found.filter(|key| matches && key.is_active(now_ms)) else {
+            self.was_wrong();
+            return Err(ApiError::unauthorized());
+        };
+        self.was_right(credential);
         if !key.scopes.contain(door) {
             return Err(shut(door));
         }
@@ -214,17 +219,22 @@ impl Catalogue {
     }
 
     fn check_token(&self, app: &AppId, text: &str, age: TokenAge) -> Result<Arc<Checked>, ApiError> {
+        self.may_try(text)?;
         let view = self.view();
-        let read = || {
+        // One that was signed here has only ended; it was not made up.
+        let mut made_up = true;
+        let mut read = || {
             let checked = match view.checked.get(text) {
                 Some(checked) => checked,
                 None => {
                     let proven = self.prove(&view, app, text)?;
+                    made_up = false;
                     let checked = Arc::new(check(&view, proven)?);
                     view.checked.add(text.into(), Arc::clone(&checked), MAX_REMEMBERED);
                     checked
                 }
             };
+            made_up = false;
             let token = &checked.proven.token;
             let now_ms = self.clock().now_ms();
             let ended = token.expires_at_secs.saturating_mul(1000) <= now_ms;
@@ -232,7 +242,13 @@ impl Catalogue {
                 token.app == *app && now_ms < checked.holder_ends_ms && (age == TokenAge::MayHaveEnded || !ended);
             good.then_some(checked)
         };
-        read().ok_or_else(ApiError::unauthorized)
+        let good = read();
+        match &good {
+            Some(_) => self.was_right(text),
+            None if made_up => self.was_wrong(),
+            None => {}
+        }
+        good.ok_or_else(ApiError::unauthorized)
     }
 
     /// Whether the holder of a token that was just made may log in.

@@ -33,6 +33,8 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     /// Too many requests; see `Retry-After`.
     TooManyRequests,
+    /// More than the app's quota allows; see `Retry-After`.
+    QuotaExceeded,
     /// A defect of the server.
     Internal,
     /// The server cannot serve this now; a later attempt may succeed.
@@ -43,7 +45,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::BadRequest,
         Self::InvalidStatement,
         Self::Unauthorized,
@@ -55,6 +57,7 @@ impl ErrorCode {
         Self::TooLarge,
         Self::UnsupportedMediaType,
         Self::TooManyRequests,
+        Self::QuotaExceeded,
         Self::Internal,
         Self::Unavailable,
         Self::Unknown,
@@ -73,7 +76,7 @@ impl ErrorCode {
             Self::Conflict => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyRequests | Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable | Self::Unknown => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -94,6 +97,7 @@ impl ErrorCode {
             Self::TooLarge => "too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::TooManyRequests => "too_many_requests",
+            Self::QuotaExceeded => "quota_exceeded",
             Self::Internal => "internal",
             Self::Unavailable => "unavailable",
             Self::Unknown => "unknown",
@@ -144,7 +148,9 @@ impl ApiError {
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let retry_after_secs = match code {
-            ErrorCode::Unavailable | ErrorCode::TooManyRequests | ErrorCode::Unknown => Some(1),
+            ErrorCode::Unavailable | ErrorCode::TooManyRequests | ErrorCode::QuotaExceeded | ErrorCode::Unknown => {
+                Some(1)
+            }
             ErrorCode::BadRequest
             | ErrorCode::InvalidStatement
             | ErrorCode::Unauthorized
@@ -208,6 +214,12 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// A time to wait in whole seconds, one at least.
+pub(crate) fn whole_secs(wait: std::time::Duration) -> u32 {
+    let secs = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    u32::try_from(secs.max(1)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use serde::de::DeserializeOwned;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::strict::Strict;
-use crate::{ApiError, ErrorCode, metrics};
+use crate::traffic::counted;
+use crate::{ApiError, ClientAddr, ErrorCode, as_client, metrics};
 
 const REQUEST_ID: &str = "x-request-id";
 
@@ -59,7 +60,9 @@ async fn around(request: Request, next: Next, clock: &dyn Clock, ids: &dyn IdGen
     let route =
         request.extensions().get::<MatchedPath>().map_or("unmatched".to_owned(), |path| path.as_str().to_owned());
     let started = clock.monotonic();
-    let mut response = CURRENT.scope(id.clone(), next.run(request)).await;
+    let from = request.extensions().get::<ClientAddr>().map(|from| from.0.ip());
+    let answer = as_client(from, counted(request, |request| next.run(request)));
+    let mut response = CURRENT.scope(id.clone(), answer).await;
     let taken = clock.monotonic().saturating_sub(started);
     let status = response.status().as_u16();
     metrics::request(method.as_str(), &route, status, taken.as_secs_f64());

@@ -4,15 +4,19 @@
 pub mod admin;
 mod administrator;
 mod authenticate;
+mod bucket;
 pub mod catalogue;
+mod client;
 mod conflict;
 mod doors;
 mod error;
+mod guesses;
 mod health;
 mod http;
 mod keyring;
 mod listener;
 mod logs;
+mod meters;
 mod metrics;
 mod outbound;
 mod permissions;
@@ -24,15 +28,19 @@ mod strict;
 mod system;
 mod tls;
 mod token;
+mod traffic;
+mod turns;
 
 pub use administrator::{Administrator, Credential, Reach};
 pub use authenticate::{Account, Principal, TokenAge, bearer};
+pub use bucket::Bucket;
 pub use catalogue::{
     AdminScope, AdminToken, AdminTokenSpec, Algorithm, ApiKey, ApiKeySpec, App, AuditCaller, AuditEntry, AuditQuery,
     Catalogue, CatalogueError, DeletedApp, Granted, KeyLimits, LoginTimes, MAX_TOKEN_TTL_SECS, Name, NameError, Oidc,
-    PUBLISHED_BEFORE_MS, Provider, ProviderKind, ProviderSpec, PublishedKey, ROTATE_AFTER_MS, Revocation, Revoked,
-    Role, Tenant, is_refresh_token, provider_place,
+    PUBLISHED_BEFORE_MS, Provider, ProviderKind, ProviderSpec, PublishedKey, Quota, ROTATE_AFTER_MS, Revocation,
+    Revoked, Role, Tenant, Usage, is_refresh_token, provider_place,
 };
+pub use client::{as_client, as_client_now, current_client};
 pub use conflict::{collection_key, conflict_key};
 pub use doors::{Door, Doors};
 pub use error::{ApiError, ErrorCode, Position};
@@ -41,6 +49,7 @@ pub use http::{Json, app_of, body_bytes, current_request_id, finish_router};
 pub use keyring::{Keyring, KeyringError, Sealed};
 pub use listener::{Accepted, ClientAddr, Stream, connections, serve_http};
 pub use logs::{LogFormat, LogSettings, init_logs};
+pub use meters::{Held, Meter};
 pub use metrics::Metrics;
 pub use outbound::{bounded_body, outbound_client, outbound_url, said};
 pub use permissions::{Access, Permissions, Rule};
@@ -51,3 +60,4 @@ pub use shutdown::{Shutdown, shutdown_on_signals};
 pub use system::{Column, ColumnKind, SystemCollection, SystemCollections};
 pub use tls::{Acceptor, Tls, TlsError, TlsSettings};
 pub use token::{AccessToken, Holder, User};
+pub use turns::{Asker, NoTurn, Turn, TurnLimits, Turns};

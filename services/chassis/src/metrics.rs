@@ -77,6 +77,16 @@ pub(crate) fn request(method: &str, route: &str, status: u16, seconds: f64) {
     metrics::histogram!("bigpeer_http_request_seconds", &labels).record(seconds);
 }
 
+/// A key, a token or a login was wrong, or was not looked at because too many were.
+pub(crate) fn guess(outcome: &'static str) {
+    metrics::counter!("bigpeer_auth_guesses_total", "outcome" => outcome).increment(1);
+}
+
+/// Something was refused because of the quota of its app.
+pub(crate) fn over_quota(quota: &'static str) {
+    metrics::counter!("bigpeer_quota_refusals_total", "quota" => quota).increment(1);
+}
+
 /// A TLS handshake ended.
 pub(crate) fn handshake(outcome: &'static str) {
     metrics::counter!("bigpeer_tls_handshakes_total", "outcome" => outcome).increment(1);

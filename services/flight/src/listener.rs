@@ -14,11 +14,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
+use tonic::metadata::MetadataValue;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
+use tonic::{Request, Status};
 
 use crate::metrics;
-use crate::service::FlightSql;
+use crate::service::{CLIENT, FlightSql};
 
 /// Most connections at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 512;
@@ -51,6 +54,7 @@ pub async fn serve(
     shutdown: Shutdown,
 ) -> io::Result<()> {
     let service = FlightServiceServer::new(FlightSql::new(context)).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let service = InterceptedService::new(service, told_from);
     Server::builder()
         .max_concurrent_streams(Some(MAX_STREAMS))
         .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
@@ -60,6 +64,18 @@ pub async fn serve(
         .serve_with_incoming_shutdown(connections(listener, tls), shutdown.cancelled_owned())
         .await
         .map_err(io::Error::other)
+}
+
+/// Notes in a call's metadata where it comes from, in the place of whatever the client says there.
+#[allow(clippy::unnecessary_wraps, clippy::result_large_err, reason = "what tonic asks for")]
+fn told_from(mut call: Request<()>) -> Result<Request<()>, Status> {
+    let from =
+        call.extensions().get::<SocketAddr>().and_then(|from| MetadataValue::try_from(from.ip().to_string()).ok());
+    call.metadata_mut().remove(CLIENT);
+    if let Some(from) = from {
+        call.metadata_mut().insert(CLIENT, from);
+    }
+    Ok(call)
 }
 
 /// The connections that there is room for.

@@ -25,7 +25,7 @@ use arrow_flight::{
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use bigpeer_chassis::{ApiError, ErrorCode};
+use bigpeer_chassis::{ApiError, ErrorCode, as_client_now};
 use bigpeer_sql::{Answer, Door, Language, Question, SqlContext, SqlUser, plain_batch, plain_schema};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
@@ -42,6 +42,8 @@ use crate::status::{bad, read_only, status};
 const TRANSACTION_ID: &str = "x-ditto-txn-id";
 /// In a call, the transaction whose state is asked for.
 const AS_OF: &str = "x-bigpeer-as-of";
+/// In a call, the address that it comes from: the listener's word.
+pub(crate) const CLIENT: &str = "x-bigpeer-client";
 
 /// Drivers of Go leave the padding out, others do not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -65,8 +67,8 @@ impl FlightSql {
 
     fn user(&self, headers: &MetadataMap) -> Result<SqlUser, Status> {
         let (app, key) = credentials(headers).ok_or_else(unauthorized)?;
-        self.context
-            .user(&app, &key)
+        let from = headers.get(CLIENT).and_then(|from| from.to_str().ok()?.parse().ok());
+        as_client_now(from, || self.context.user(&app, &key))
             .map_err(|error| if error.code == ErrorCode::Unauthorized { unauthorized() } else { status(&error) })
     }
 

@@ -13,7 +13,7 @@ pub(crate) fn status(error: &ApiError) -> Status {
         ErrorCode::MethodNotAllowed => Code::Unimplemented,
         ErrorCode::Timeout => Code::DeadlineExceeded,
         ErrorCode::Conflict => Code::Aborted,
-        ErrorCode::TooLarge | ErrorCode::TooManyRequests => Code::ResourceExhausted,
+        ErrorCode::TooLarge | ErrorCode::TooManyRequests | ErrorCode::QuotaExceeded => Code::ResourceExhausted,
         ErrorCode::Internal => Code::Internal,
         ErrorCode::Unavailable | ErrorCode::Unknown => Code::Unavailable,
     };

@@ -104,6 +104,11 @@ impl App {
         }
     }
 
+    /// Whether the site has a session.
+    pub(crate) fn has(&self, site: SiteId) -> bool {
+        self.sites().contains_key(&site)
+    }
+
     /// Forgets the session, unless a newer one is there.
     pub(crate) fn leave(&self, session: &SessionQueue) {
         let mut sites = self.sites();

@@ -73,6 +73,13 @@ pub(crate) fn refusal(
     None
 }
 
+/// Whether there is nothing in the transaction but deletions.
+pub(crate) fn only_deletes(transaction: &Transaction) -> bool {
+    transaction.changes().iter().all(|change| {
+        Document::decode(&change.delta).is_ok_and(|delta| delta.deleted().is_some() && delta.newest().is_none())
+    })
+}
+
 /// Whether it takes documents to decide on the transaction.
 pub(crate) fn is_conditional(transaction: &Transaction, rules: &Rules) -> bool {
     transaction.changes().iter().any(|change| rules.write(&change.collection).is_conditional())

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once, Weak};
+use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use bigpeer_chassis::{ApiError, ErrorCode, Shutdown, app_of};
+use bigpeer_chassis::{ApiError, ClientAddr, ErrorCode, Shutdown, TurnLimits, Turns, app_of};
 use bigpeer_protocol::SUBPROTOCOL;
 use tokio::sync::Semaphore;
 
@@ -21,7 +22,7 @@ pub(crate) struct Gateway {
     /// Hellos that are answered at once.
     pub(crate) admissions: Semaphore,
     /// Catch-ups that read at once.
-    pub(crate) turns: Arc<Semaphore>,
+    pub(crate) turns: Turns,
     /// Of what waits for all sessions.
     pub(crate) budget: Arc<Budget>,
     /// Grows when the catalogue has changed: tokens may allow something else.
@@ -40,7 +41,11 @@ impl Gateway {
         let settings = &context.settings;
         Self {
             admissions: semaphore(settings.max_admissions),
-            turns: Arc::new(semaphore(settings.max_catch_ups)),
+            turns: Turns::new(TurnLimits {
+                running: settings.max_catch_ups.max(1),
+                waiting: usize::MAX,
+                patience: settings.idle_timeout.max(Duration::from_secs(3600)),
+            }),
             budget: Budget::new(settings.max_waiting_bytes),
             catalogue: AtomicU64::new(0),
             slots: Arc::new(semaphore(settings.max_sessions)),
@@ -113,11 +118,12 @@ pub(crate) async fn upgrade(
     };
     gateway.watch();
     let number = gateway.sessions.fetch_add(1, Ordering::Relaxed);
+    let from = request.extensions().get::<ClientAddr>().map(|from| from.0.ip());
     let answer = upgrade.answer(SUBPROTOCOL);
     tokio::spawn(async move {
         if let Some(socket) = upgrade.socket().await {
             // By itself: what has been waited for before is not kept beside it.
-            Box::pin(session::run(gateway, app, number, socket)).await;
+            Box::pin(session::run(gateway, app, number, from, socket)).await;
         }
         drop(slot);
     });

@@ -65,7 +65,7 @@ fn sqlstate(error: &ApiError) -> &'static str {
         ErrorCode::Timeout => "57014",
         ErrorCode::Conflict => "40001",
         ErrorCode::TooLarge => "54000",
-        ErrorCode::TooManyRequests => "53300",
+        ErrorCode::TooManyRequests | ErrorCode::QuotaExceeded => "53300",
         ErrorCode::Internal => "XX000",
         ErrorCode::Unavailable | ErrorCode::Unknown => "57P03",
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bigpeer_chassis::{Acceptor, Shutdown};
+use bigpeer_chassis::{Acceptor, Shutdown, as_client};
 use bigpeer_sql::SqlContext;
 use bigpeer_types::IdGenerator;
 use tokio::net::TcpListener;
@@ -58,9 +58,9 @@ pub async fn serve(
     let room = Arc::new(Semaphore::new(most as usize));
     let sessions = Arc::new(Sessions { settings, ids, open: Mutex::default() });
     loop {
-        let stream = tokio::select! {
+        let (stream, from) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, or a client that left already: others are served all the same.
                     tracing::debug!(%error, "a connection could not be accepted");
@@ -78,7 +78,7 @@ pub async fn serve(
         let io = Io::new(stream, sessions.settings.send_timeout);
         let (context, sessions, shutdown) = (context.clone(), Arc::clone(&sessions), shutdown.clone());
         tokio::spawn(async move {
-            session::run(io, context, sessions, shutdown).await;
+            as_client(Some(from.ip()), session::run(io, context, sessions, shutdown)).await;
             drop(permit);
         });
     }

@@ -15,7 +15,7 @@ mod typed;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use bigpeer_chassis::ApiError;
+use bigpeer_chassis::{ApiError, Asker, ErrorCode, TurnLimits, Turns};
 use bigpeer_crdt::{DocId, Value};
 use bigpeer_dql::{ByColumns, ByColumnsWanted, Found, SelectPlan};
 use bigpeer_tables::Snapshot;
@@ -28,8 +28,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::Expr;
 use futures::StreamExt;
-use tokio::sync::Semaphore;
 
+use crate::SqlSettings;
 use crate::engine::Engine;
 use crate::error::api_error;
 use crate::metrics;
@@ -49,7 +49,8 @@ const MAX_DOCUMENTS: usize = 10_000;
 #[derive(Clone)]
 pub struct DqlColumns {
     engine: Arc<Engine>,
-    turns: Arc<Semaphore>,
+    /// In each of them a statement holds a turn of its own already, which is not waited for without end.
+    turns: Turns,
 }
 
 impl std::fmt::Debug for DqlColumns {
@@ -82,8 +83,9 @@ enum Reading {
 }
 
 impl DqlColumns {
-    pub(crate) fn new(engine: Arc<Engine>, max_concurrent: usize) -> Self {
-        Self { engine, turns: Arc::new(Semaphore::new(max_concurrent)) }
+    pub(crate) fn new(engine: Arc<Engine>, settings: &SqlSettings) -> Self {
+        let (running, patience) = (settings.max_concurrent, settings.time_limit);
+        Self { engine, turns: Turns::new(TurnLimits { running, waiting: usize::MAX, patience }) }
     }
 
     /// What the columns of `snapshot` say to `plan`; nothing when they cannot say it exactly, or when it is too much.
@@ -118,7 +120,9 @@ impl DqlColumns {
         plan: Option<&SelectPlan>,
         wanted: ByColumns<'_>,
     ) -> std::result::Result<Option<Found>, ApiError> {
-        let _turn = self.turns.acquire().await.map_err(|error| ApiError::internal(&error))?;
+        let turn = self.turns.take(Asker::new(snapshot.app().clone())).await;
+        let _turn =
+            turn.map_err(|_| ApiError::new(ErrorCode::TooManyRequests, "too many scans are running; try again"))?;
         let found = match self.answer(snapshot, collection, plan, wanted).await {
             Ok(found) => found,
             // The evaluator has limits of its own.

@@ -65,19 +65,25 @@ impl Caller {
     fn of(api: &Api, app: &str, headers: &HeaderMap) -> Result<Self, ApiError> {
         let app = app_of(app)?;
         let principal = api.context.catalogue.authenticate(&app, Door::Data, headers)?;
+        api.context.catalogue.admit(&app, &principal)?;
         let not_open = || ApiError::new(ErrorCode::Unavailable, "this app is still being opened; try again");
         let store = api.context.stores.store(&app).ok_or_else(not_open)?;
         let objects = Arc::clone(store.snapshot().objects());
         Ok(Self { app, principal, store, objects })
     }
 
-    /// [`Self::of`], for who may write something.
+    /// [`Self::of`], for who may store something.
     fn who_writes(api: &Api, app: &str, headers: &HeaderMap) -> Result<Self, ApiError> {
         let caller = Self::of(api, app, headers)?;
         if caller.principal.permissions().write == Access::default() {
             return Err(ApiError::new(ErrorCode::Forbidden, "this key may not write anything, attachments neither"));
         }
         Ok(caller)
+    }
+
+    /// Whether the app may store more.
+    fn may_store(&self, api: &Api) -> Result<(), ApiError> {
+        api.context.catalogue.meter(&self.app).may_store(self.store.stored_bytes())
     }
 
     /// Names the caller among those of its app: uploads belong to who began them.

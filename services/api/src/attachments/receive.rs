@@ -7,7 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use bigpeer_chassis::{ApiError, ErrorCode};
+use bigpeer_chassis::{ApiError, Asker, ErrorCode, Turn};
 use bigpeer_crdt::Attachment;
 use futures::StreamExt;
 use serde::Deserialize;
@@ -40,7 +40,7 @@ pub(super) async fn upload(
     let expected = query.id.as_deref().map(parse_id).transpose()?;
     let max_bytes = api.context.settings.attachments.max_bytes;
     let incoming = incoming(request, max_bytes).await?;
-    let permit = turn(&api)?;
+    let permit = turn(&api, &caller).await?;
     let received = tokio::spawn(async move {
         let _permit = permit;
         receive(&api, &caller, incoming, expected).await
@@ -55,11 +55,13 @@ pub(super) fn parse_id(id: &str) -> Result<[u8; 32], ApiError> {
         .ok_or_else(|| bad("an attachment's id is the SHA-256 of its content, 64 hexadecimal digits"))
 }
 
-/// One of the uploads that the process receives at once.
-pub(super) fn turn(api: &Arc<Api>) -> Result<tokio::sync::OwnedSemaphorePermit, ApiError> {
-    Arc::clone(&api.uploads).try_acquire_owned().map_err(|_| {
+/// One of the uploads that the process receives at once, if the app may store more.
+pub(super) async fn turn(api: &Api, caller: &Caller) -> Result<Turn, ApiError> {
+    caller.may_store(api)?;
+    api.uploads.take(Asker::new(caller.app.clone())).await.map_err(|_| {
         let most = api.context.settings.attachments.max_concurrent_uploads;
-        let message = format!("{most} attachments are being uploaded, which is the most at once");
+        let message =
+            format!("{most} attachments are being uploaded, or most of them of this app: more is not done at once");
         ApiError::new(ErrorCode::TooManyRequests, message).retry_after(1)
     })
 }
@@ -169,6 +171,7 @@ async fn stage(
             ));
         }
     }
+    api.context.catalogue.meter(&caller.app).add_attachment_bytes(length);
     metrics::attachment_received(length);
     Ok(attachment)
 }

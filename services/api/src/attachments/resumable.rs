@@ -185,6 +185,7 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let caller = Caller::who_writes(&api, &app, &headers)?;
     let Json(wanted) = body?;
+    caller.may_store(&api)?;
     let (settings, context) = (&api.context.settings.attachments, &api.context);
     let sha256 = parse_id(&wanted.id)?;
     if wanted.len > settings.max_bytes {
@@ -234,12 +235,13 @@ pub(super) async fn append(
     if upload.record.complete {
         return Ok((upload.stands(offset), axum::Json(upload.answer(offset))).into_response());
     }
-    let permit = turn(&api)?;
+    let permit = turn(&api, &upload.caller).await?;
     let received = tokio::spawn(async move {
         let _permit = permit;
         let end = upload.receive(&api, offset, body(request.into_body())).await?;
         if end == upload.record.len {
             upload.complete().await?;
+            api.context.catalogue.meter(&upload.caller.app).add_attachment_bytes(end);
         }
         Ok::<_, ApiError>((upload, end))
     });

@@ -5,6 +5,7 @@ mod doors;
 mod faults;
 mod legacy;
 mod openapi;
+mod quotas;
 mod statements;
 mod system;
 mod transactions;

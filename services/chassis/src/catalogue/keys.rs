@@ -81,6 +81,8 @@ pub enum Key {
     Role(AppId, Name),
     /// `catalogue/revocations/{app}/{id}`: logins that are good no more; ids are in order of time. Longer than a login lives.
     Revocation(AppId, Name),
+    /// `catalogue/quotas/{app}`: what the app may use; none: whatever there is. Until it is deleted.
+    Quota(AppId),
     /// `catalogue/admins/{name}`: an admin token's hash. Until it is deleted.
     Admin(Name),
     /// `sites/{app}`: the greatest site given away. For ever, or sites would be given twice. Outside `catalogue/`: a login
@@ -89,6 +91,8 @@ pub enum Key {
     /// `logins/{app}/{id}`: hashes of the refresh tokens of a login, and whose it is. Until it ends. Outside `catalogue/`: every
     /// use of a token changes one, and only its device asks.
     Login(AppId, String),
+    /// `usage/{app}`: what the app has used, as far as it is written. As long as the app. Outside `catalogue/`: it changes all the time.
+    Usage(AppId),
     /// `deleted/{app}`: an app that is no more. For ever: its id is given to no other.
     Deleted(AppId),
     /// `used/keys/{app}/{name}`: when an API key was used last. As long as the key. Outside `catalogue/`, as it changes all the
@@ -132,6 +136,8 @@ impl Key {
             Self::Provider(app, name) => format!("catalogue/providers/{app}/{name}"),
             Self::Role(app, name) => format!("catalogue/roles/{app}/{name}"),
             Self::Revocation(app, id) => format!("catalogue/revocations/{app}/{id}"),
+            Self::Quota(app) => format!("catalogue/quotas/{app}"),
+            Self::Usage(app) => format!("usage/{app}"),
             Self::Admin(name) => format!("catalogue/admins/{name}"),
             Self::Sites(app) => format!("sites/{app}"),
             Self::Login(app, id) => format!("logins/{app}/{id}"),
@@ -164,6 +170,8 @@ impl Key {
             ["catalogue", "keys", app, name] => Self::ApiKey(app.parse().ok()?, name.parse().ok()?),
             ["catalogue", "token-keys", app] => Self::TokenKey(app.parse().ok()?),
             ["catalogue", "signing-keys", app] => Self::SigningKeys(app.parse().ok()?),
+            ["catalogue", "quotas", app] => Self::Quota(app.parse().ok()?),
+            ["usage", app] => Self::Usage(app.parse().ok()?),
             ["catalogue", "admins", name] => Self::Admin(name.parse().ok()?),
             ["catalogue", "providers", app, name] => Self::Provider(app.parse().ok()?, name.parse().ok()?),
             ["catalogue", "roles", app, name] => Self::Role(app.parse().ok()?, name.parse().ok()?),
@@ -196,6 +204,8 @@ mod tests {
             app().prop_map(Key::SigningKeys),
             name().prop_map(Key::Admin),
             app().prop_map(Key::Sites),
+            app().prop_map(Key::Quota),
+            app().prop_map(Key::Usage),
             (app(), name()).prop_map(|(app, name)| Key::Provider(app, name)),
             (app(), name()).prop_map(|(app, name)| Key::Role(app, name)),
             (app(), name()).prop_map(|(app, name)| Key::Revocation(app, name)),

@@ -165,6 +165,15 @@ impl Catalogue {
     /// # Errors
     /// [`ApiError::unauthorized`] for one that is not good (any more), whatever the reason; when the log does not answer.
     pub async fn refresh(&self, app: &AppId, refresh_token: &str, times: LoginTimes) -> Result<Granted, ApiError> {
+        self.may_try(refresh_token)?;
+        let granted = self.refreshed(app, refresh_token, times).await;
+        if granted.as_ref().is_err_and(|error| error.code == ErrorCode::Unauthorized) {
+            self.was_wrong();
+        }
+        granted
+    }
+
+    async fn refreshed(&self, app: &AppId, refresh_token: &str, times: LoginTimes) -> Result<Granted, ApiError> {
         let id = login_of(refresh_token).ok_or_else(ApiError::unauthorized)?;
         let presented = secret::hash(refresh_token);
         let next = Secret::generate_as(KIND, id, self.ids.as_ref());
@@ -216,11 +225,16 @@ impl Catalogue {
     /// # Errors
     /// [`ApiError::unauthorized`]; when the log does not answer.
     pub async fn log_out(&self, app: &AppId, refresh_token: &str) -> Result<(), ApiError> {
-        let id = login_of(refresh_token).ok_or_else(ApiError::unauthorized)?;
+        self.may_try(refresh_token)?;
+        let wrong = || {
+            self.was_wrong();
+            ApiError::unauthorized()
+        };
+        let id = login_of(refresh_token).ok_or_else(wrong)?;
         let key = Key::Login(app.clone(), id.to_owned());
-        let login = self.get::<Login>(&key).await?.ok_or_else(ApiError::unauthorized)?;
+        let login = self.get::<Login>(&key).await?.ok_or_else(wrong)?;
         match login.used(&secret::hash(refresh_token), [0; 32]) {
-            Use::No => Err(ApiError::unauthorized()),
+            Use::No => Err(wrong()),
             Use::Take(_) | Use::Stolen => Ok(self.end_login(app, id).await?),
         }
     }

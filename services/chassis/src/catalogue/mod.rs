@@ -13,12 +13,14 @@ mod credentials;
 mod identity;
 mod keys;
 mod logins;
+mod quota;
 mod records;
 mod sealing;
 mod signing;
 mod tenancy;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod uses;
 mod view;
 
@@ -37,16 +39,20 @@ pub use audit::{AuditCaller, AuditEntry, AuditQuery};
 pub use identity::{Algorithm, Oidc, Provider, ProviderKind, ProviderSpec, Revocation, Revoked, Role, provider_place};
 pub use keys::{Key, Name, NameError};
 pub use logins::{Granted, LoginTimes, is_refresh_token};
+pub use quota::Quota;
 use records::Sites;
 pub use records::{AdminScope, AdminToken, AdminTokenSpec, ApiKey, ApiKeySpec, App, DeletedApp, KeyLimits, Tenant};
 use ring::signature::Ed25519KeyPair;
 pub(crate) use signing::SigningKeys;
 pub use signing::{MAX_TOKEN_TTL_SECS, PUBLISHED_BEFORE_MS, PublishedKey, ROTATE_AFTER_MS};
+pub use usage::Usage;
 pub(crate) use uses::Use;
 pub(crate) use view::View;
 
 use crate::authenticate::Proven;
+use crate::guesses::Guesses;
 use crate::keyring::Keyring;
+use crate::meters::Meters;
 use crate::{ApiError, ErrorCode, Recent};
 
 /// How often a change is tried again when others change the same.
@@ -156,6 +162,10 @@ pub struct Catalogue {
     ready: Recent<String, Arc<Ed25519KeyPair>>,
     /// Tokens whose signature was checked, by their text.
     proven: Recent<Box<str>, Arc<Proven>>,
+    /// Keys and tokens that were wrong.
+    guesses: Guesses,
+    /// What apps use.
+    meters: Meters,
     /// What is written of uses of keys and tokens, in milliseconds since the epoch, by key of the metadata space.
     uses: uses::Written,
     /// What is asked of the admin API.
@@ -199,6 +209,8 @@ impl Catalogue {
             keyring,
             ready: Recent::default(),
             proven: Recent::default(),
+            guesses: Guesses::default(),
+            meters: Meters::default(),
             uses: uses::Written::default(),
             audit: Audit::default(),
         });
@@ -231,6 +243,14 @@ impl Catalogue {
 
     pub(crate) const fn proven(&self) -> &Recent<Box<str>, Arc<Proven>> {
         &self.proven
+    }
+
+    pub(crate) const fn guesses(&self) -> &Guesses {
+        &self.guesses
+    }
+
+    pub(crate) const fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     pub(crate) fn view(&self) -> Arc<View> {
@@ -375,7 +395,9 @@ impl Catalogue {
         let mut view = loaded?;
         view.take_uses(&self.view());
         let revision = view.revision;
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+        let view = Arc::new(view);
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&view);
+        self.meters.changed(&view);
         self.changed.send_replace(revision);
         Ok(())
     }

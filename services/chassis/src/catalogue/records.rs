@@ -87,6 +87,9 @@ pub struct KeyLimits {
     /// Bytes of stored data that a SQL query may read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sql_scan_bytes: Option<u64>,
+    /// Requests a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<u32>,
 }
 
 /// An API key at rest: everything but the secret.

@@ -246,7 +246,7 @@ impl Catalogue {
                 MetaOp::Check { key: key.encode(), revision: Some(stored.revision) },
                 MetaOp::Put { key: Key::Deleted(id.clone()).encode(), value: records::encode(&deleted)? },
             ];
-            let gone = [named.clone(), key, Key::SigningKeys(id.clone()), Key::TokenKey(id)];
+            let gone = [named.clone(), key, Key::SigningKeys(id.clone()), Key::TokenKey(id.clone()), Key::Quota(id)];
             ops.extend(gone.iter().map(|key| MetaOp::Delete { key: key.encode() }));
             if self.commit(ops).await? {
                 self.reload().await?;
@@ -299,8 +299,9 @@ impl Catalogue {
                 self.log.metadata().commit(ops).await?;
             }
         }
-        let sites = MetaOp::Delete { key: Key::Sites(app.clone()).encode() };
-        self.log.metadata().commit(vec![sites]).await?;
+        let others = [Key::Sites(app.clone()), Key::Usage(app.clone())];
+        let others = others.map(|key| MetaOp::Delete { key: key.encode() });
+        self.log.metadata().commit(others.into()).await?;
         for _ in 0..ATTEMPTS {
             let stored = self.log.metadata().get(&key.encode()).await?.ok_or_else(missing)?;
             let deleted = DeletedApp { cleared: true, ..records::decode(&key, &stored.value)? };

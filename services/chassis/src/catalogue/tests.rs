@@ -10,6 +10,7 @@ use super::*;
 use crate::{Door, Permissions, Principal, Secret, TokenAge};
 
 mod identity;
+mod quota;
 mod signing;
 mod tenancy;
 

@@ -8,6 +8,7 @@ use bigpeer_types::AppId;
 
 use super::identity::{Provider, Revocations, Role};
 use super::keys::{Key, Name};
+use super::quota::Quota;
 use super::records::{self, AdminToken, ApiKey, App, Tenant};
 use super::uses::Use;
 use super::{CatalogueError, SigningKeys};
@@ -31,6 +32,7 @@ pub(crate) struct View {
     pub(crate) effective: BTreeMap<(AppId, Name), Arc<Permissions>>,
     pub(crate) signing: BTreeMap<AppId, SigningKeys>,
     pub(crate) providers: BTreeMap<(AppId, Name), Arc<Provider>>,
+    pub(crate) quotas: BTreeMap<AppId, Arc<Quota>>,
     pub(crate) roles: BTreeMap<(AppId, Name), Arc<Role>>,
     /// The revocations of each app, and their ids in the same order.
     pub(crate) revocations: BTreeMap<AppId, (Vec<Name>, Revocations)>,
@@ -127,6 +129,9 @@ impl View {
                 }
                 self.providers.insert((app.clone(), name.clone()), Arc::new(record));
             }
+            Key::Quota(app) => {
+                self.quotas.insert(app.clone(), Arc::new(records::decode(&key, value)?));
+            }
             Key::Role(app, name) => {
                 self.roles.insert((app.clone(), name.clone()), Arc::new(records::decode(&key, value)?));
             }
@@ -145,6 +150,7 @@ impl View {
             Key::TokenKey(_)
             | Key::Sites(_)
             | Key::Login(..)
+            | Key::Usage(_)
             | Key::Deleted(_)
             | Key::KeyUse(..)
             | Key::AdminUse(_)

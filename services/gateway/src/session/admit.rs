@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bigpeer_chassis::{Account, Catalogue, Door, ErrorCode, Permissions, Principal, TokenAge};
+use bigpeer_chassis::{Account, Catalogue, Door, ErrorCode, Held, Meter, Permissions, Principal, TokenAge};
 use bigpeer_log::ReadError;
 use bigpeer_protocol::pb::{self, CloseCode};
 use bigpeer_protocol::{Admission, GatewayEffect, GatewaySession, decode_peer_frame};
@@ -18,9 +18,15 @@ use crate::rules::Rules;
 use crate::socket::Gateway;
 use crate::websocket::{Incoming, WebSocket};
 
+/// When a peer may come again if its app has as many sessions as it may, in milliseconds.
+const FULL_RETRY_MS: u64 = 30_000;
+
 /// A peer that may come in.
 pub(super) struct Admitted {
     pub(super) app: Arc<App>,
+    /// What the app uses, and the session's place in that.
+    pub(super) meter: Arc<Meter>,
+    pub(super) place: Held,
     pub(super) rules: Arc<Rules>,
     /// The catalogue that `rules` were looked up in.
     pub(super) catalogue: u64,
@@ -102,6 +108,13 @@ async fn admit(gateway: &Gateway, app: &AppId, number: u64, hello: pb::Hello) ->
     let store = context.stores.store(app);
     let store = store.ok_or_else(|| pb::Close::new(CloseCode::CloseUnavailable, "the app is not served here now"))?;
     let app = gateway.apps.get(&store, &context.log, &gateway.budget);
+    let meter = context.catalogue.meter(&app.id);
+    let place = meter.session(app.has(site)).ok_or_else(|| {
+        let message = "the app has as many sessions as its quota allows; connect again later";
+        let close = pb::Close::new(CloseCode::CloseUnavailable, message);
+        // Not all at once again.
+        pb::Close { retry_after_ms: FULL_RETRY_MS + super::spread(number), ..close }
+    })?;
     let rules = app.rules(&user, permissions);
     let last_seq = context.log.last_seq(&app.id, site).await.map_err(|error| log_unavailable(&error))?;
     // After the site's last transaction: what is told of it is true at this position.
@@ -130,7 +143,8 @@ async fn admit(gateway: &Gateway, app: &AppId, number: u64, hello: pb::Hello) ->
         permissions_json: serde_json::to_string(rules.permissions()).unwrap_or_default(),
         compress: context.settings.compress,
     };
-    Ok(Admitted { app, rules, catalogue, token: hello.access_token, admission, user, device: hello.device, rejections })
+    let (token, device) = (hello.access_token, hello.device);
+    Ok(Admitted { app, meter, place, rules, catalogue, token, admission, user, device, rejections })
 }
 
 /// Whose token it is, what it allows and when it ends.
@@ -147,10 +161,18 @@ fn authenticate(
             CloseCode::CloseUnauthenticated,
             "log in first: only a peer's access token opens a session",
         )),
+        Err(error) if error.code == ErrorCode::TooManyRequests => {
+            let retry_after_ms = u64::from(error.retry_after_secs.unwrap_or(1)) * 1000;
+            Err(pb::Close { retry_after_ms, ..pb::Close::new(CloseCode::CloseUnavailable, error.message) })
+        }
         Err(error) if error.code == ErrorCode::Forbidden => {
             Err(pb::Close::new(CloseCode::CloseUnauthenticated, error.message))
         }
-        Err(_) if catalogue.verify_token(app, token, TokenAge::MayHaveEnded).is_ok() => {
+        // One that was not signed here is wrong once, not twice.
+        Err(_)
+            if catalogue.read_token(app, token).is_some()
+                && catalogue.verify_token(app, token, TokenAge::MayHaveEnded).is_ok() =>
+        {
             Err(pb::Close::new(CloseCode::CloseTokenExpired, "the access token has expired; refresh it"))
         }
         Err(_) => Err(pb::Close::new(CloseCode::CloseUnauthenticated, "the access token is not valid for this app")),

@@ -17,10 +17,12 @@ mod turn;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bigpeer_chassis::{Held, Meter, as_client};
 use bigpeer_protocol::pb::{self, CloseCode};
 use bigpeer_protocol::{FrameError, GatewayEffect, GatewaySession, decode_peer_frame, encode_frame};
 use bigpeer_tables::TablesError;
@@ -50,6 +52,9 @@ const MAX_WAITING_ANSWERS: usize = 256;
 struct Session {
     gateway: Arc<Gateway>,
     app: Arc<App>,
+    /// What the app uses, and may.
+    meter: Arc<Meter>,
+    _place: Held,
     machine: GatewaySession,
     rules: Arc<Rules>,
     token: String,
@@ -62,6 +67,8 @@ struct Session {
     outbox: Outbox,
     pushes: Pushes,
     subscriptions: BTreeMap<u32, Arc<Matcher>>,
+    /// The place of each among those of the app.
+    places: BTreeMap<u32, Held>,
     /// Subscriptions that began anew: what was queued for them up to here was matched under permissions of before.
     fenced: BTreeMap<u32, Lsn>,
     /// Documents that a rejection took from the peer, as of where it looked.
@@ -88,19 +95,20 @@ struct Times {
     tick: Instant,
     /// When something came last.
     heard: Instant,
-    /// When something left last, or nothing was to leave; and the bytes that had left.
+    /// When something left last, or nothing was to leave; and the bytes that had left, which are counted.
     sent: (Instant, u64),
     /// The process shuts down: the last outcomes are waited for until then.
     drain_until: Option<Instant>,
 }
 
 /// Runs a session from the first frame to the last.
-pub(crate) async fn run(gateway: Arc<Gateway>, app: AppId, number: u64, mut socket: WebSocket) {
+pub(crate) async fn run(gateway: Arc<Gateway>, app: AppId, number: u64, from: Option<IpAddr>, mut socket: WebSocket) {
     metrics::session_opened();
     // What is large and seldom is boxed: a session is idle most of its life, and there are many.
-    let close = match Box::pin(open(gateway, app, number, &mut socket)).await {
+    let close = match Box::pin(as_client(from, open(gateway, app, number, &mut socket))).await {
         Ok(mut session) => {
             let close = session.serve(&mut socket).await;
+            session.count_sent(&socket);
             session.leave();
             close
         }
@@ -121,7 +129,10 @@ async fn open(
     number: u64,
     socket: &mut WebSocket,
 ) -> Result<Box<Session>, pb::Close> {
-    let mut machine = GatewaySession::new(gateway.context.settings.limits());
+    let mut limits = gateway.context.settings.limits();
+    let quota = gateway.context.catalogue.quota(&app);
+    limits.max_subscriptions = limits.max_subscriptions.min(quota.session_subscriptions.unwrap_or(u32::MAX));
+    let mut machine = GatewaySession::new(limits);
     let deadline = Instant::now() + gateway.context.settings.handshake_timeout;
     match timeout_at(deadline, admit::handshake(&gateway, &app, number, &mut machine, socket)).await {
         Ok(admitted) => Ok(Box::new(Session::new(gateway, admitted?, number, machine))),
@@ -160,6 +171,8 @@ impl Session {
         let mut session = Self {
             gateway,
             app: admitted.app,
+            meter: admitted.meter,
+            _place: admitted.place,
             machine,
             rules: admitted.rules,
             token: admitted.token,
@@ -170,6 +183,7 @@ impl Session {
             outbox: Outbox::default(),
             pushes: Pushes::default(),
             subscriptions: BTreeMap::new(),
+            places: BTreeMap::new(),
             fenced: BTreeMap::new(),
             taken_back: TakenBack::default(),
             pace,
@@ -240,11 +254,12 @@ impl Session {
                 None => std::future::pending().await,
             }
         };
-        let (scanning, turn, turns) = (&mut self.catching_up, &mut self.turn, &self.gateway.turns);
+        let (scanning, turn) = (&mut self.catching_up, &mut self.turn);
+        let (turns, app) = (&self.gateway.turns, &self.app.id);
         let page = async {
             match scanning {
                 Some(catching_up) if may_scan => {
-                    turn.come(turns).await;
+                    turn.come(turns, app).await;
                     Box::pin(catching_up.next(compression)).await
                 }
                 Some(_) | None => std::future::pending().await,
@@ -314,9 +329,10 @@ impl Session {
             Some(Ok(Incoming::Message(bytes))) => {
                 metrics::received(bytes.len());
                 self.device.received(bytes.len());
+                let wait = self.meter.bytes_in(bytes.len() as u64);
                 match decode_peer_frame(bytes, self.machine.max_frame_bytes()) {
                     Ok(framed) => {
-                        self.pace.spend(weight(&framed.message), framed.bytes, Instant::now());
+                        self.pace.spend(weight(&framed.message), framed.bytes, wait, Instant::now());
                         self.machine.receive(framed.message)
                     }
                     Err(error) => {
@@ -327,11 +343,11 @@ impl Session {
             }
             Some(Ok(Incoming::Ping(payload))) => {
                 self.device.received(payload.len());
-                self.pace.spend(1, payload.len(), Instant::now());
+                self.pace.spend(1, payload.len(), Duration::ZERO, Instant::now());
                 // The Pong leaves with the next flush.
                 return self.outbox.flush();
             }
-            Some(Ok(Incoming::Pong)) => return self.pace.spend(1, 0, Instant::now()),
+            Some(Ok(Incoming::Pong)) => return self.pace.spend(1, 0, Duration::ZERO, Instant::now()),
             Some(Err(violation)) => {
                 metrics::malformed_frame();
                 refused_frame(&mut self.machine, violation)
@@ -406,7 +422,7 @@ impl Session {
 
     /// The catch-up cannot go on now. If others wait for their turn they get this one's.
     fn turn_ends(&mut self) {
-        if self.gateway.turns.available_permits() > 0 {
+        if self.gateway.turns.waiting() == 0 {
             self.turn.note(true);
             return;
         }
@@ -430,7 +446,8 @@ impl Session {
         }
         let (waits, sent) = socket.progress();
         if !waits || sent != self.times.sent.1 {
-            self.times.sent = (now, sent);
+            self.count_sent(socket);
+            self.times.sent.0 = now;
         }
         if now.saturating_duration_since(self.times.sent.0) >= idle {
             return self.end(CloseCode::CloseTimeout, "nothing of what was sent was taken for too long");
@@ -443,6 +460,13 @@ impl Session {
         }
         self.give_up_asking();
         self.tell_cursor();
+    }
+
+    /// What has left since it was counted last.
+    fn count_sent(&mut self, socket: &WebSocket) {
+        let (_, sent) = socket.progress();
+        self.meter.bytes_out(sent.saturating_sub(self.times.sent.1));
+        self.times.sent.1 = sent;
     }
 
     /// Whether there is something that the peer has not been sent.

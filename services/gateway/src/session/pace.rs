@@ -1,60 +1,29 @@
 //! `Pace`: how fast a session may send. One that is too fast is not read from for a while; its socket fills, and it waits.
 
+use bigpeer_chassis::Bucket;
 use tokio::time::{Duration, Instant};
-
-/// How much a second allows. A second's worth may be saved up.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    per_second: f64,
-    /// Below zero: owed.
-    left: f64,
-}
-
-impl Bucket {
-    fn new(per_second: u32) -> Self {
-        let per_second = f64::from(per_second.max(1));
-        Self { per_second, left: per_second }
-    }
-
-    fn pass(&mut self, time: Duration) {
-        self.left = (self.left + self.per_second * time.as_secs_f64()).min(self.per_second);
-    }
-
-    fn spend(&mut self, cost: u32) {
-        self.left -= f64::from(cost);
-    }
-
-    /// Until nothing is owed.
-    fn wait(&self) -> Duration {
-        if self.left >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-self.left / self.per_second) }
-    }
-}
 
 /// Messages and bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     messages: Bucket,
     bytes: Bucket,
-    at: Instant,
+    /// What the buckets' time is counted from.
+    begun: Instant,
     /// Nothing may be read before.
     not_before: Option<Instant>,
 }
 
 impl Pace {
     pub(super) fn new(messages_per_second: u32, bytes_per_second: u32, now: Instant) -> Self {
-        let (messages, bytes) = (Bucket::new(messages_per_second), Bucket::new(bytes_per_second));
-        Self { messages, bytes, at: now, not_before: None }
+        let bucket = |per_second: u32| Bucket::new(per_second.into(), per_second.into(), Duration::ZERO);
+        Self { messages: bucket(messages_per_second), bytes: bucket(bytes_per_second), begun: now, not_before: None }
     }
 
-    /// A message came, which counts as so many.
-    pub(super) fn spend(&mut self, messages: u32, bytes: usize, now: Instant) {
-        let time = now.saturating_duration_since(self.at);
-        self.at = now;
-        self.messages.pass(time);
-        self.bytes.pass(time);
-        self.messages.spend(messages);
-        self.bytes.spend(u32::try_from(bytes).unwrap_or(u32::MAX));
-        let wait = self.messages.wait().max(self.bytes.wait());
+    /// A message came, which counts as so many. `least`: how long nothing may be read in any case.
+    pub(super) fn spend(&mut self, messages: u32, bytes: usize, least: Duration, now: Instant) {
+        let time = now.saturating_duration_since(self.begun);
+        let wait = self.messages.spend(messages.into(), time).max(self.bytes.spend(bytes as u64, time)).max(least);
         self.not_before = (wait > Duration::ZERO).then(|| now + wait);
     }
 
@@ -78,15 +47,17 @@ mod tests {
         let begun = Instant::now();
         let mut pace = Pace::new(10, 1000, begun);
         for _ in 0..10 {
-            pace.spend(1, 10, begun);
+            pace.spend(1, 10, Duration::ZERO, begun);
             assert_eq!(pace.not_before(), None);
         }
-        pace.spend(5, 10, begun);
+        pace.spend(5, 10, Duration::ZERO, begun);
         assert_eq!(pace.not_before(), Some(begun + Duration::from_millis(500)));
         pace.go_on();
         // After a long silence no more than a second's worth is saved.
         let later = begun + Duration::from_secs(60);
-        pace.spend(1, 3000, later);
+        pace.spend(1, 3000, Duration::ZERO, later);
         assert_eq!(pace.not_before(), Some(later + Duration::from_secs(2)), "bytes count, too");
+        pace.spend(1, 0, Duration::from_secs(9), later);
+        assert_eq!(pace.not_before(), Some(later + Duration::from_secs(9)), "and what the app has used");
     }
 }

@@ -102,8 +102,17 @@ impl Session {
         // The peer will not build on those any more.
         self.pushes.rejected = self.pushes.rejected.split_off(&pushed.basis.saturating_add(1));
         let refusal = check::refusal(transaction, &*context.clock, context.settings.max_clock_ahead_ms, &self.rules);
-        if refusal.is_some() || !check::is_conditional(transaction, &self.rules) {
+        if refusal.is_some() {
             return Ok(refusal);
+        }
+        // Deletions make room.
+        if let Err(full) = self.meter.may_store(self.app.store.stored_bytes())
+            && !check::only_deletes(transaction)
+        {
+            return Ok(Some(Refusal::new(RejectCode::RejectQuotaExceeded, full.message)));
+        }
+        if !check::is_conditional(transaction, &self.rules) {
+            return Ok(None);
         }
         let applied = self.app.store.applied();
         self.pushes.unseen.retain(|(_, lsn, _)| lsn.is_none_or(|lsn| lsn > applied));

@@ -36,6 +36,11 @@ impl Session {
             let message = format!("the permissions do not allow to read '{}'", plan.collection());
             return self.refuse(id, RefuseCode::RefuseForbidden, message);
         }
+        let Some(place) = self.meter.subscription() else {
+            let message = "the app has as many subscriptions as its quota allows";
+            return self.refuse(id, RefuseCode::RefuseLimit, message.to_owned());
+        };
+        self.places.insert(id, place);
         let matcher = self.app.hub.shared(Matcher::new(plan, read));
         let effects = self.machine.subscribed(id, matcher.scope());
         self.answer(effects);
@@ -91,6 +96,7 @@ impl Session {
     pub(super) fn unsubscribe(&mut self, id: u32) {
         self.app.hub.detach(self.number(), id);
         self.subscriptions.remove(&id);
+        self.places.remove(&id);
         self.fenced.remove(&id);
         self.device.unsubscribed(id);
         self.waiting.retain(|member| member.id != id);
@@ -283,8 +289,10 @@ impl Session {
                 self.refuse(id, RefuseCode::RefuseForbidden, message);
                 continue;
             }
-            // Out of whatever it is doing now.
+            // Out of whatever it is doing now, with its place.
+            let place = self.places.remove(&id);
             self.unsubscribe(id);
+            self.places.extend(place.map(|place| (id, place)));
             let matcher = self.app.hub.shared(matcher.with_rule(read));
             self.device.subscribed(id, &matcher);
             self.subscriptions.insert(id, matcher);

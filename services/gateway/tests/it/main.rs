@@ -14,6 +14,7 @@ mod devices;
 mod hostile;
 mod permissions;
 mod push;
+mod quotas;
 mod resume;
 mod subscribe;
 mod users;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bigpeer_chassis::{ApiKeySpec, Catalogue, Name, Permissions, Shutdown, SystemCollections};
+use bigpeer_chassis::{ApiKeySpec, Catalogue, ClientAddr, Name, Permissions, Shutdown, SystemCollections};
 use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value};
 use bigpeer_gateway::{GatewayContext, GatewaySettings, router};
 use bigpeer_log::{MemoryLog, TransactionLog};
@@ -81,7 +81,7 @@ impl World {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = router(context);
+        let router = router(context).layer(axum::Extension(ClientAddr(address)));
         tokio::spawn(async move { axum::serve(listener, router).await });
         let world = Self { app, catalogue, log, store, shutdown, system, address };
         world.key("all", Permissions::all()).await;
