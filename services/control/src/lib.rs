@@ -1,4 +1,4 @@
-//! The admin API of tenants, apps, API keys and admin tokens, and the audit log of all that is asked of `/admin/v1`.
+//! The admin API of tenants, apps, their quotas and usage, API keys and admin tokens, and the audit log of all that is asked of `/admin/v1`.
 //!
 //! Each resource is a file; a file has its routes, and says what each asks of its caller. Who they are and whether they may
 //! is decided, and recorded, before a handler is reached: see [`bigpeer_chassis::admin`]. docs/admin.md is the guide.
@@ -8,8 +8,10 @@ mod api_keys;
 mod apps;
 mod audit_log;
 mod openapi;
+mod quota;
 mod schemas;
 mod tenants;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,11 +50,45 @@ pub trait Process: Send + Sync + std::fmt::Debug {
     /// When that fails.
     async fn compact(&self, app: &AppId) -> Result<Option<(Lsn, u64)>, ApiError>;
 
+    /// What was written to an app, and what it stores now; none when the app is not open.
+    ///
+    /// # Errors
+    /// When that cannot be said now.
+    async fn stored(&self, app: &AppId) -> Result<Option<Stored>, ApiError>;
+
     /// Closes an app that was deleted, and removes what is kept of it elsewhere than in the catalogue. May be repeated.
     ///
     /// # Errors
     /// When that fails; it will be tried again.
     async fn forget(&self, app: &AppId) -> Result<(), ApiError>;
+}
+
+/// What was written to an app, exactly, and what it stores now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Up to here what was written is counted.
+    pub through: Lsn,
+    /// Transactions since the app was made.
+    pub transactions: u64,
+    /// Documents that they changed.
+    pub documents: u64,
+    /// Bytes of them in the log.
+    pub bytes: u64,
+    /// Bytes that documents take now.
+    pub document_bytes: u64,
+    /// Bytes that attachments take now.
+    pub attachment_bytes: u64,
+}
+
+impl Stored {
+    /// Adds what another app has.
+    fn add(&mut self, other: &Self) {
+        self.transactions = self.transactions.saturating_add(other.transactions);
+        self.documents = self.documents.saturating_add(other.documents);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.document_bytes = self.document_bytes.saturating_add(other.document_bytes);
+        self.attachment_bytes = self.attachment_bytes.saturating_add(other.attachment_bytes);
+    }
 }
 
 /// What the routes need. Cheap to clone.
@@ -75,6 +111,8 @@ pub fn routes() -> Vec<AdminRoute<ControlContext>> {
         api_keys::routes(),
         admin_tokens::routes(),
         audit_log::routes(),
+        quota::routes(),
+        usage::routes(),
         openapi::routes(),
     ];
     all.into_iter().flatten().collect()

@@ -71,6 +71,62 @@ pub(crate) fn app() -> Value {
     )
 }
 
+fn count(description: &str) -> Value {
+    json!({ "type": "integer", "minimum": 0, "maximum": u64::MAX, "description": description })
+}
+
+pub(crate) fn quota() -> Value {
+    let small =
+        |description: &str| json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX, "description": description });
+    object(
+        &[],
+        &[
+            ("requests_per_second", small("Requests a second.")),
+            ("request_burst", small("Requests at once after a silence; without, those of one second.")),
+            ("key_requests_per_second", small("Requests a second of each key or user.")),
+            ("bytes_in_per_second", count("Bytes a second that come in.")),
+            ("sessions", small("Sync sessions at once.")),
+            ("subscriptions", small("Subscriptions of all sessions together.")),
+            ("session_subscriptions", small("Subscriptions of one session.")),
+            ("storage_bytes", count("Bytes of documents and attachments; beyond, only deletions are taken.")),
+            ("sql_queries", small("SQL queries at once.")),
+            ("sql_time_secs", small("Seconds that a SQL query may take.")),
+            ("sql_memory_bytes", count("Bytes of memory of a SQL query.")),
+            ("feed_lag_bytes", count("Bytes of changes that are kept for feeds that lag, at most.")),
+        ],
+    )
+}
+
+fn used() -> Vec<(&'static str, Value)> {
+    let counts = |names: &[&'static str], description: &str| {
+        object(&names.iter().map(|name| (*name, count(description))).collect::<Vec<_>>(), &[])
+    };
+    vec![
+        ("written", counts(&["transactions", "documents", "bytes"], "Exact, since the app was made.")),
+        ("stored", counts(&["document_bytes", "attachment_bytes"], "Now.")),
+        (
+            "about",
+            counts(
+                &["requests", "requests_refused", "bytes_in", "bytes_out", "sql_ms"],
+                "About: what a process that was killed had not written is not in it.",
+            ),
+        ),
+    ]
+}
+
+pub(crate) fn usage_of_app() -> Value {
+    let mut fields = used();
+    fields.push(("app", app_id()));
+    fields.push(("transaction_id", count("The transaction up to which 'written' counts.")));
+    object(&fields, &[])
+}
+
+pub(crate) fn usage_of_tenant(of_app: Value) -> Value {
+    let mut fields = used();
+    fields.push(("apps", json!({ "type": "array", "items": of_app })));
+    object(&fields, &[])
+}
+
 pub(crate) fn compacted() -> Value {
     object(&[("lsn", json!({ "type": "string" })), ("manifest", json!({ "type": "integer", "minimum": 0 }))], &[])
 }
@@ -213,6 +269,7 @@ pub(crate) fn components() -> Value {
                 ("sql_time_secs", most(u64::from(u32::MAX))),
                 ("sql_memory_bytes", most(u64::MAX)),
                 ("sql_scan_bytes", most(u64::MAX)),
+                ("requests_per_second", most(u64::from(u32::MAX))),
             ],
         ),
     })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bigpeer_changefeed::{ChangefeedContext, ChangefeedSettings, FeedError, Registry};
+use bigpeer_chassis::Catalogue;
 use bigpeer_compactor::{Needed, Readers};
 use bigpeer_types::AppId;
 
@@ -36,16 +37,20 @@ const fn with_kafka(context: ChangefeedContext) -> ChangefeedContext {
     context
 }
 
-/// Feeds as readers of the past.
+/// Feeds as readers of the past: as much of it as their app's quota allows.
 #[derive(Debug)]
-pub(super) struct FeedReaders(pub(super) Registry);
+pub(super) struct FeedReaders {
+    pub(super) feeds: Registry,
+    pub(super) catalogue: Arc<Catalogue>,
+}
 
 #[async_trait]
 impl Readers for FeedReaders {
     async fn needed(&self, app: &AppId) -> Result<Option<Needed>, String> {
         let told = |error: FeedError| error.to_string();
-        let Some(after) = self.0.needed(app).await.map_err(told)? else { return Ok(None) };
-        let kept = self.0.retention(app).await.map_err(told)?;
-        Ok(Some(Needed { after, keep: Duration::from_secs(kept.secs), keep_bytes: kept.bytes }))
+        let Some(after) = self.feeds.needed(app).await.map_err(told)? else { return Ok(None) };
+        let kept = self.feeds.retention(app).await.map_err(told)?;
+        let keep_bytes = kept.bytes.min(self.catalogue.quota(app).feed_lag_bytes.unwrap_or(u64::MAX));
+        Ok(Some(Needed { after, keep: Duration::from_secs(kept.secs), keep_bytes }))
     }
 }

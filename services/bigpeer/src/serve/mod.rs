@@ -17,6 +17,7 @@ mod process;
 mod sql;
 mod stores;
 mod upkeep;
+mod usage;
 mod welcome;
 
 use std::path::{Path, PathBuf};
@@ -160,6 +161,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let control = control(&parts, &changes);
     let upkeep_of_control = tokio::spawn(bigpeer_control::upkeep(control.clone(), shutdown.clone()));
     let forgetting = tokio::spawn(bigpeer_auth::forget_logins(Arc::clone(&parts.catalogue), shutdown.clone()));
+    let counting = tokio::spawn(usage::keep(Arc::clone(&parts.catalogue), Arc::clone(&parts.stores), shutdown.clone()));
     let router = router(&parts, api, sql.clone(), auth(&parts, &args)).merge(bigpeer_changefeed::router(changes));
     let router = router.merge(bigpeer_control::router(control));
     let router = finish_router(router, Arc::clone(&parts.clock), Arc::clone(&parts.ids));
@@ -182,6 +184,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     opening.abort();
     upkeep.abort();
     parts.stores.stop().await;
+    usage::write_the_rest(&parts.catalogue, counting).await;
     parts.log.close().await;
     tracing::info!("stopped");
     Ok(())
@@ -206,7 +209,7 @@ async fn open(args: &ServeArgs, shutdown: Shutdown) -> Result<Parts, Failure> {
         flush_after: Duration::from_secs(args.flush_after_secs),
         keep_tail: keep_history,
         keep_tail_flushes: stores::flushes_within(keep_history),
-        readers: Some(Arc::new(feeds::FeedReaders(feeds))),
+        readers: Some(Arc::new(feeds::FeedReaders { feeds, catalogue: Arc::clone(&catalogue) })),
         ..CompactorSettings::default()
     };
     let stores = AppStores::new(Arc::clone(&catalogue), Arc::clone(&log), objects, compaction);

@@ -1,12 +1,13 @@
-//! What the admin API needs of this process: apps are opened, put into Parquet and forgotten.
+//! What the admin API needs of this process: apps are opened, measured, put into Parquet and forgotten.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bigpeer_changefeed::Registry;
-use bigpeer_chassis::ApiError;
-use bigpeer_control::Process;
+use bigpeer_chassis::{ApiError, ErrorCode};
+use bigpeer_control::{Process, Stored};
 use bigpeer_log::TransactionLog;
+use bigpeer_tables::Stores;
 use bigpeer_types::{AppId, Lsn};
 
 use super::stores::AppStores;
@@ -27,6 +28,23 @@ impl Process for ThisProcess {
 
     async fn compact(&self, app: &AppId) -> Result<Option<(Lsn, u64)>, ApiError> {
         self.stores.compact(app).await.map_err(|error| ApiError::internal(&error))
+    }
+
+    async fn stored(&self, app: &AppId) -> Result<Option<Stored>, ApiError> {
+        let Some(store) = self.stores.store(app) else { return Ok(None) };
+        let attachment_bytes = store.attachment_bytes().await.map_err(|error| {
+            tracing::warn!(%app, %error, "an app's attachments cannot be counted now");
+            ApiError::new(ErrorCode::Unavailable, "attachments cannot be counted now; try again")
+        })?;
+        let (through, written) = store.written();
+        Ok(Some(Stored {
+            through,
+            transactions: written.transactions,
+            documents: written.documents,
+            bytes: written.bytes,
+            document_bytes: store.stored_bytes(),
+            attachment_bytes,
+        }))
     }
 
     async fn forget(&self, app: &AppId) -> Result<(), ApiError> {

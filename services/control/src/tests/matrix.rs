@@ -50,6 +50,12 @@ fn rows() -> Vec<Row> {
         Row("GET", "/admin/v1/apps", none(), [200; 6]),
         Row("GET", "/admin/v1/apps/{app}", none(), app(200)),
         Row("POST", "/admin/v1/apps/{app}/compact", none(), app(200)),
+        Row("GET", "/admin/v1/apps/{app}/quota", none(), app(200)),
+        // Whose app it is may not give it more.
+        Row("PUT", "/admin/v1/apps/{app}/quota", json!({"sessions": 3}), operator(200)),
+        Row("DELETE", "/admin/v1/apps/{app}/quota", none(), operator(204)),
+        Row("GET", "/admin/v1/apps/{app}/usage", none(), app(200)),
+        Row("GET", "/admin/v1/tenants/{tenant}/usage", none(), tenant(200)),
         Row("GET", "/admin/v1/apps/{app}/api-keys", none(), app(200)),
         Row("GET", "/admin/v1/apps/{app}/api-keys/data", none(), app(200)),
         Row("PUT", "/admin/v1/apps/{app}/api-keys/new", permissions(), app(201)),
