@@ -68,6 +68,9 @@ bench: build $(PYTHON) ## measure; prints ratios against baselines of the same r
 bench-feed: $(OPENSSL) $(PYTHON) ## the change feed: events a second, webhooks, Kafka beside a bare producer, latency
 	$(PYTHON) scripts/bench_feed.py $(BENCH_ARGS)
 
+bench-fairness: build $(PYTHON) ## how much an app that floods the server slows another down
+	$(PYTHON) scripts/bench_fairness.py $(BENCH_ARGS)
+
 bench-large: build $(PYTHON) ## queries and requests on 6.7 million flights, beside DuckDB
 	$(PYTHON) scripts/bench_large.py $(BENCH_ARGS)
 
@@ -149,4 +152,4 @@ $(PSQL):
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-.PHONY: help run build test unit sim-test sim e2e contract feed-kafka sql-clients demo bench bench-feed bench-large bench-s3 differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean
+.PHONY: help run build test unit sim-test sim e2e contract feed-kafka sql-clients demo bench bench-fairness bench-feed bench-large bench-s3 differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean

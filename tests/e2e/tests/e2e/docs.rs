@@ -108,6 +108,19 @@ async fn the_examples_of_the_guide_to_administration_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_examples_of_the_guide_to_quotas_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = Server::start(&dir.path().join("data")).await;
+    let blocks = blocks("quotas.md");
+    let shell: Vec<&Block> = blocks.iter().filter(|block| block.language == "sh").collect();
+    let outputs = run(&shell, dir.path());
+    assert!(outputs[0].contains(r#""sessions":5000"#) && outputs[1].contains(r#""transactions":0"#), "{outputs:?}");
+    for output in &outputs {
+        assert!(!output.contains("\"code\""), "an example is answered with an error: {output}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_examples_of_the_guide_to_running_work() {
     let dir = tempfile::tempdir().unwrap();
     let _server = Server::start(&dir.path().join("data")).await;

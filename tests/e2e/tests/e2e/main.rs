@@ -20,6 +20,7 @@ mod feeds;
 mod flights;
 mod keeping;
 mod kill;
+mod quotas;
 mod secrets;
 mod shell;
 mod tls;
