@@ -151,10 +151,12 @@ impl Key {
 
     /// That nothing stands here.
     pub(crate) fn missing(&self) -> CatalogueError {
-        let (what, name) = match self {
-            Self::Tenant(name) => ("tenant", name.to_string()),
-            Self::App(app) => ("app", app.to_string()),
-            _ => ("entry", String::from_utf8_lossy(&self.encode()).into_owned()),
+        let (what, name) = if let Self::Tenant(name) = self {
+            ("tenant", name.to_string())
+        } else if let Self::App(app) = self {
+            ("app", app.to_string())
+        } else {
+            ("entry", String::from_utf8_lossy(&self.encode()).into_owned())
         };
         CatalogueError::NotFound { what, name }
     }
