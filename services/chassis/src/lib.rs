@@ -35,7 +35,7 @@ pub use keyring::{Keyring, KeyringError, Sealed};
 pub use listener::{Accepted, ClientAddr, Stream, connections, serve_http};
 pub use logs::{LogFormat, LogSettings, init_logs};
 pub use metrics::Metrics;
-pub use outbound::{bounded_body, outbound_client, outbound_url, said};
+pub use outbound::{SIGNATURE, Signer, bounded_body, outbound_client, outbound_url, said};
 pub use permissions::{Access, Permissions, Rule};
 pub use recent::Recent;
 pub use secret::Secret;
