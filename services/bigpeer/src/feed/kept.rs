@@ -44,8 +44,15 @@ enum Action {
         id: String,
     },
     /// Deliver dead letters once more, now; those that are taken are forgotten
+    #[command(after_help = "Examples:
+  bigpeer feed dead-letters redeliver hook 1764151200000-00f3
+  bigpeer feed dead-letters redeliver hook --all
+Each goes out as it was, with the event id that it had. It stops at the first that is refused again; that one stays.")]
     Redeliver(Chosen),
     /// Forget dead letters without delivering them
+    #[command(after_help = "Examples:
+  bigpeer feed dead-letters drop hook 1764151200000-00f3
+  bigpeer feed dead-letters drop hook --all")]
     Drop(Chosen),
 }
 
