@@ -1,32 +1,23 @@
-"""Runs the tests of `bigpeer-kafka` that need a broker. The suite's own build is taken, so that nothing is compiled twice."""
+"""Runs the tests of `bigpeer-kafka` that need a broker: a plain one, and one behind a gate that asks who comes."""
 
 import json
 import os
 import subprocess
-import sys
 
 from kafka_broker import Broker
+from kafka_gate import Gate
 from running_server import ROOT
+from suite_build import tests_of
 
-BUILD = ["test", "--locked", "--workspace", "--no-run", "--message-format", "json"]
-
-
-def suite():
-    cargo = os.environ.get("CARGO", "cargo")
-    out = subprocess.run([cargo, *BUILD], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
-    for line in out.splitlines():
-        message = json.loads(line) if line.startswith("{") else {}
-        target = message.get("target", {})
-        if target.get("name") == "it" and "services/kafka" in target.get("src_path", "") and message.get("executable"):
-            return message["executable"]
-    sys.exit("the tests of bigpeer-kafka were not built")
+CRATE = "services/kafka"
 
 
 def main():
-    binary = suite()
-    with Broker(ROOT / ".cache" / "test-kafka") as broker:
-        environment = os.environ | {"BIGPEER_TEST_KAFKA": broker.address}
-        subprocess.run([binary, "--ignored"], cwd=ROOT / "services/kafka", env=environment, check=True)
+    binary = tests_of(CRATE)
+    with Broker(ROOT / ".cache" / "test-kafka") as broker, Gate(broker.port, "feeds", "open sesame") as gate:
+        told = {"brokers": f"127.0.0.1:{gate.port}", "username": gate.user, "password": gate.password, "tls": gate.tls()}
+        environment = os.environ | {"BIGPEER_TEST_KAFKA": broker.address, "BIGPEER_TEST_KAFKA_GATE": json.dumps(told)}
+        subprocess.run([binary, "--ignored"], cwd=ROOT / CRATE, env=environment, check=True)
 
 
 if __name__ == "__main__":

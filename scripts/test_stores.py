@@ -1,31 +1,20 @@
 """Runs the tables' suite on every kind of object storage: on a local disk, and on an S3 server (moto, started by the tests);
-and lets readers that others wrote read published tables. The suite's own build is taken, so that nothing is compiled twice; `cargo test` runs it in memory."""
+and lets readers that others wrote read published tables. `cargo test` runs it in memory."""
 
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-BUILD = ["test", "--locked", "--workspace", "--no-run", "--message-format", "json"]
+from running_server import ROOT
+from suite_build import tests_of
+
+CRATE = "storage/tables"
 # Tests of failures bring a store of their own.
 OWN_STORES = ["--skip", "chaos", "--skip", "faults", "--skip", "outside_readers"]
 
 
-def suite():
-    cargo = os.environ.get("CARGO", "cargo")
-    out = subprocess.run([cargo, *BUILD], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
-    for line in out.splitlines():
-        message = json.loads(line) if line.startswith("{") else {}
-        target = message.get("target", {})
-        if target.get("name") == "it" and "storage/tables" in target.get("src_path", "") and message.get("executable"):
-            return message["executable"]
-    sys.exit("the tables' tests were not built")
-
-
 def main():
-    binary = suite()
+    binary = tests_of(CRATE)
     for where, arguments in [
         ("disk", OWN_STORES),
         ("s3", ["--include-ignored", *OWN_STORES]),
@@ -39,7 +28,7 @@ def main():
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
         }
-        subprocess.run([binary, *arguments], cwd=ROOT / "storage/tables", env=environment, check=True)
+        subprocess.run([binary, *arguments], cwd=ROOT / CRATE, env=environment, check=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json as Answer, Router};
-use bigpeer_chassis::admin::{AdminRoute, AskedApp, Asks, Page, admin_router};
+use bigpeer_chassis::admin::{AdminRoute, AskedApp, Asks, Page, Query, admin_router};
 use bigpeer_chassis::{ApiError, App, Door, ErrorCode, Json, Name};
 use bigpeer_types::{AppId, CollectionName};
 use serde::Deserialize;
@@ -17,10 +17,13 @@ use crate::cursor::Cursor;
 use crate::error::FeedError;
 use crate::lens::Lens;
 use crate::owner::NO_KAFKA;
-use crate::reader::everything;
-use crate::registry::{Asked, Entry, MAX_DEAD_LETTERS, Retention};
+use crate::reader::{MAX_NAMED_BYTES, everything};
+use crate::registry::{Asked, Entry, Retention};
 use crate::spec::{FeedSpec, SinkSpec};
 use crate::webhook::{self, Poster};
+
+/// About how many deliveries an answer has.
+const PAGE: usize = 100;
 
 type Context = State<Arc<ChangefeedContext>>;
 
@@ -84,7 +87,11 @@ pub fn routes() -> Vec<AdminRoute<Arc<ChangefeedContext>>> {
             .takes(collections)
             .answers(200, object()),
         AdminRoute::get(DELIVERIES, Asks::App, deliveries)
-            .says("What was delivered of late, as this process knows")
+            .says("What was delivered of late, the newest first")
+            .queried(vec![(
+                "before",
+                json!({ "type": "integer", "minimum": 0, "description": "The `next` of the page before." }),
+            )])
             .answers(200, object()),
         AdminRoute::get(LETTERS, Asks::App, dead_letters)
             .says("What was given up, by id")
@@ -137,7 +144,7 @@ async fn describe(context: &ChangefeedContext, app: &AppId, name: &Name, entry: 
     let checkpoint = feeds.registry.checkpoint(app, name).await?.map(|stored| stored.record).unwrap_or_default();
     let lag = feeds.lag(context, app, &checkpoint).await?;
     let known = feeds.status(app, name).map(|status| status.now());
-    let dead = feeds.registry.dead_letters(app, name, None, MAX_DEAD_LETTERS).await?.len();
+    let dead = feeds.registry.count_dead_letters(app, name).await?;
     #[allow(clippy::cast_precision_loss, reason = "milliseconds as seconds")]
     let seconds = lag.ms as f64 / 1000.0;
     Ok(json!({
@@ -235,6 +242,9 @@ async fn start(context: &ChangefeedContext, app: &AppId, spec: &FeedSpec) -> Res
         refuse(format!("'owner' must be an API key of this app that opens 'changes'; '{}' is none", spec.owner))
     })?;
     let lens = Lens::compile(&spec.sources, allowed.read.clone(), spec.values).map_err(refuse)?;
+    if let Some(hidden) = lens.collections().into_iter().flatten().find(|collection| !lens.sees(collection)) {
+        return Err(refuse(format!("the API key '{}' may not read the collection '{hidden}'", spec.owner)));
+    }
     let opening = || ApiError::new(ErrorCode::Unavailable, "this app is still being opened; try again");
     let store = context.stores.store(app).ok_or_else(opening)?;
     match &spec.cursor {
@@ -320,19 +330,34 @@ async fn snapshot(
     if request.collections.is_empty() || request.collections.len() > crate::MAX_SOURCES {
         return Err(refuse(format!("'collections' must name 1 to {} collections", crate::MAX_SOURCES)));
     }
+    let bytes: usize = request.collections.iter().map(|name| name.as_str().len()).sum();
+    if bytes > MAX_NAMED_BYTES {
+        let message =
+            format!("'collections' has {bytes} bytes of names; {MAX_NAMED_BYTES} are allowed: ask for fewer at once");
+        return Err(refuse(message));
+    }
     let entry = context.feeds.registry.ask(&app, &name, Asked::Snapshot(request.collections)).await?;
     Ok(Answer(describe(&context, &app, &name, &entry).await?))
+}
+
+/// Which deliveries: those before a page.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Before {
+    #[serde(default)]
+    before: Option<u64>,
 }
 
 async fn deliveries(
     State(context): Context,
     AskedApp(app): AskedApp,
     Path((_, name)): Path<(String, String)>,
+    Query(page): Query<Before>,
 ) -> Result<Answer<Value>, ApiError> {
     let (app, name) = names(app, &name)?;
     found(&context, &app, &name).await?;
-    let deliveries = context.feeds.status(&app, &name).map(|status| status.deliveries()).unwrap_or_default();
-    Ok(Answer(json!({ "deliveries": deliveries })))
+    let found = context.feeds.registry.deliveries(&app, &name, page.before, PAGE).await?;
+    Ok(Answer(json!({ "deliveries": found.deliveries, "omitted": found.omitted, "next": found.next })))
 }
 
 async fn dead_letters(
@@ -369,8 +394,7 @@ async fn discard(
     Path((_, name, id)): Path<(String, String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let (app, name) = names(app, &name)?;
-    context.feeds.registry.discard(&app, &name, &id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    if context.feeds.registry.discard(&app, &name, &id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(no_letter()) }
 }
 
 /// Delivers a dead letter once more, now, and forgets it when the receiver takes it.
@@ -387,12 +411,11 @@ async fn redeliver(
     let poster = Poster::new(spec, allowed, Arc::clone(&context.clock)).map_err(refuse)?;
     let content_type =
         if body.starts_with(b"[") { entry.spec.format.batch_content_type() } else { entry.spec.format.content_type() };
-    let events = letter.events.join(",");
-    let answer = poster.post(&events, content_type, letter.attempts.saturating_add(1), body).await;
+    let answer = poster.post(&letter.event_id, content_type, letter.attempts.saturating_add(1), body).await;
     let why = match answer {
         webhook::Answer::Taken(_) => {
             context.feeds.registry.discard(&app, &name, &id).await?;
-            return Ok(Answer(json!({ "delivered": letter.events })));
+            return Ok(Answer(json!({ "delivered": letter.count })));
         }
         webhook::Answer::Refused(status) => format!("it answered {status}"),
         webhook::Answer::Failed { reason, .. } => reason,

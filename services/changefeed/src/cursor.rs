@@ -73,6 +73,10 @@ pub struct SnapshotProgress {
     /// Whether its beginning was told.
     #[serde(rename = "b")]
     pub begun: bool,
+    /// Whether all that come behind the current one by name follow it, before the others: so that a snapshot of everything names
+    /// one collection at a time.
+    #[serde(rename = "r", default, skip_serializing_if = "std::ops::Not::not")]
+    pub rest: bool,
     /// The last document of the current collection that was seen.
     #[serde(skip)]
     pub after: Option<DocId>,
@@ -82,13 +86,31 @@ impl SnapshotProgress {
     /// A snapshot of these collections, from the beginning.
     #[must_use]
     pub const fn new(collections: Vec<CollectionName>, fixed: bool) -> Self {
-        Self { collections, fixed, begun: false, after: None }
+        Self { collections, fixed, begun: false, rest: false, after: None }
     }
 
-    /// The same, when the current collection is done.
+    /// A fixed snapshot of all of these collections, which are in the order of their names, from the beginning.
     #[must_use]
-    pub fn next_collection(&self) -> Self {
-        Self { collections: self.collections.get(1..).unwrap_or_default().to_vec(), after: None, ..self.clone() }
+    pub fn of_all(collections: impl IntoIterator<Item = CollectionName>) -> Self {
+        let first: Vec<CollectionName> = collections.into_iter().take(1).collect();
+        Self { rest: !first.is_empty(), ..Self::new(first, true) }
+    }
+
+    /// The same, when the current collection is done. `all` are those that there are, in the order of their names.
+    #[must_use]
+    pub fn next_collection(&self, all: impl IntoIterator<Item = CollectionName>) -> Self {
+        let (current, others) = match self.collections.split_first() {
+            Some((current, others)) => (Some(current), others),
+            None => (None, &[][..]),
+        };
+        let next = self.rest.then(|| all.into_iter().find(|name| Some(name) > current)).flatten();
+        let rest = next.is_some();
+        Self {
+            collections: next.into_iter().chain(others.iter().cloned()).collect(),
+            rest,
+            after: None,
+            ..self.clone()
+        }
     }
 }
 
@@ -178,6 +200,7 @@ mod tests {
                 SnapshotProgress { begun, after, ..SnapshotProgress::new(names, fixed) }
             },
         );
+        let snapshot = (snapshot, any::<bool>()).prop_map(|(snapshot, rest)| SnapshotProgress { rest, ..snapshot });
         (any::<(u64, u32)>(), prop::option::of(any::<u32>()), prop::option::of(snapshot)).prop_map(
             |((version, order), seen, snapshot)| Cursor {
                 position: Position { lsn: Lsn::new(version, order), seen },
@@ -219,6 +242,23 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Cursor>(), Err(CursorError), "{text}");
         }
+    }
+
+    #[test]
+    fn a_snapshot_of_everything_goes_through_all_names_in_order_and_then_through_what_was_asked_for() {
+        let names = |text: &str| -> Vec<CollectionName> {
+            text.split_terminator(' ').map(|name| CollectionName::new(name).unwrap()).collect()
+        };
+        let all = || names("a b c d");
+        let mut progress = SnapshotProgress::of_all(all());
+        progress.collections.extend(names("b"));
+        let mut seen = Vec::new();
+        while let Some(current) = progress.collections.first() {
+            seen.push(current.clone());
+            progress = progress.next_collection(all());
+        }
+        assert_eq!(seen, names("a b c d b"));
+        assert_eq!(SnapshotProgress::of_all(names("")).collections, names(""));
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl Encoder {
             txn_id: origin.lsn.version,
             lsn: origin.lsn,
             kind: Kind::Changed.name(),
-            collection,
+            collection: collection.as_str(),
             document_id: &document_id,
             change,
             changed_paths: Some(&seen.paths),
@@ -179,7 +179,7 @@ impl Encoder {
             txn_id: lsn.version,
             lsn,
             kind: Kind::Snapshot.name(),
-            collection,
+            collection: collection.as_str(),
             document_id: &document_id,
             change,
             changed_paths: None,
@@ -259,7 +259,7 @@ struct Changed<'a> {
     lsn: Lsn,
     #[serde(rename = "type")]
     kind: &'static str,
-    collection: &'a CollectionName,
+    collection: &'a str,
     document_id: &'a Value,
     change: Change<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,6 @@
 //! `Feeds`: which feeds this process works on, and how far each is behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,14 +25,16 @@ type Key = (AppId, Name);
 #[derive(Debug)]
 pub(crate) struct Feeds {
     pub(crate) registry: Registry,
-    /// Of those that this process works on.
+    /// Of those that this process works on, or tries to.
     local: Mutex<BTreeMap<Key, Arc<Status>>>,
+    /// Those whose lag it tells.
+    told: Mutex<BTreeSet<Key>>,
     odometers: tokio::sync::Mutex<BTreeMap<AppId, Odometer>>,
 }
 
 impl Feeds {
     pub(crate) fn new(registry: Registry) -> Self {
-        Self { registry, local: Mutex::default(), odometers: tokio::sync::Mutex::default() }
+        Self { registry, local: Mutex::default(), told: Mutex::default(), odometers: tokio::sync::Mutex::default() }
     }
 
     fn local(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Status>>> {
@@ -41,7 +43,7 @@ impl Feeds {
 
     /// What this process knows of a feed, if it works on it.
     pub(crate) fn status(&self, app: &AppId, name: &Name) -> Option<Arc<Status>> {
-        self.local().get(&(app.clone(), name.clone())).cloned()
+        self.local().get(&(app.clone(), name.clone())).filter(|status| status.is_owned()).cloned()
     }
 
     /// How far a feed is behind.
@@ -58,11 +60,16 @@ impl Feeds {
         Ok(odometer.lag(at, checkpoint, context.clock.now_ms()))
     }
 
-    /// Measures all that this process works on.
-    async fn measure(&self, context: &ChangefeedContext) -> Result<(), FeedError> {
-        let local: Vec<Key> = self.local().keys().cloned().collect();
+    /// Measures all that this process works on, and those that stand still: of these every process tells the same.
+    async fn measure(&self, context: &ChangefeedContext, paused: Vec<Key>) -> Result<(), FeedError> {
+        let mut keys: BTreeSet<Key> = paused.into_iter().collect();
+        keys.extend(self.local().iter().filter(|(_, status)| status.is_owned()).map(|(key, _)| key.clone()));
+        let told = std::mem::replace(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner), keys.clone());
+        for (app, name) in told.difference(&keys) {
+            metrics::no_lag(app, name);
+        }
         let mut needed: BTreeMap<AppId, bigpeer_types::Lsn> = BTreeMap::new();
-        for (app, name) in local {
+        for (app, name) in keys {
             let Some(stored) = self.registry.checkpoint(&app, &name).await? else { continue };
             let lag = self.lag(context, &app, &stored.record).await?;
             metrics::lag(&app, &name, &lag);
@@ -82,16 +89,21 @@ impl Feeds {
         Ok(())
     }
 
-    /// Begins to work on every feed that may need it.
+    /// Begins to work on every feed that may need it. Answers those that stand still.
     async fn begin(
         &self,
         context: &ChangefeedContext,
         process: &str,
         tasks: &mut JoinSet<Key>,
-    ) -> Result<(), FeedError> {
+    ) -> Result<Vec<Key>, FeedError> {
+        let mut paused = Vec::new();
         for (app, name, entry) in self.registry.list(None).await? {
             let key = (app.clone(), name.clone());
-            if entry.paused.is_some() || self.local().contains_key(&key) {
+            if entry.paused.is_some() {
+                paused.push(key);
+                continue;
+            }
+            if self.local().contains_key(&key) {
                 continue;
             }
             let Some(store) = context.stores.store(&app).filter(|_| context.catalogue.app(&app).is_some()) else {
@@ -106,7 +118,7 @@ impl Feeds {
                 key
             });
         }
-        Ok(())
+        Ok(paused)
     }
 }
 
@@ -118,8 +130,8 @@ pub async fn run_feeds(context: ChangefeedContext) {
     let mut tasks: JoinSet<Key> = JoinSet::new();
     loop {
         let done = match feeds.begin(&context, &process, &mut tasks).await {
-            Ok(()) => feeds.measure(&context).await,
-            failed => failed,
+            Ok(paused) => feeds.measure(&context, paused).await,
+            Err(error) => Err(error),
         };
         if let Err(error) = done {
             tracing::warn!(%error, "feeds cannot be looked after, will try again");

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bigpeer_chassis::Name;
-use bigpeer_log::Lease;
+use bigpeer_log::{Lease, MetaOp};
 use bigpeer_types::AppId;
 use tokio::sync::Mutex;
 
@@ -55,23 +55,31 @@ impl Ledger {
             Some(prepared) => (**prepared).clone(),
             None => last.record.clone(),
         };
-        self.write(&mut last, Checkpoint { prepared: Some(Box::new(next)), ..confirmed }).await
+        self.write(&mut last, Checkpoint { prepared: Some(Box::new(next)), ..confirmed }, &[]).await
     }
 
-    /// Writes a checkpoint of what was delivered.
-    pub(crate) async fn confirm(&self, checkpoint: Checkpoint) -> Result<(), FeedError> {
+    /// Writes a checkpoint of what was delivered, and does `besides` with it. Answers whether it was written: one that is
+    /// behind what is known already is not.
+    pub(crate) async fn confirm(&self, checkpoint: Checkpoint, besides: &[MetaOp]) -> Result<bool, FeedError> {
         let mut last = self.last.lock().await;
         // What was prepared after it may be known to be committed already.
         if checkpoint.number < last.record.number {
-            return Ok(());
+            return Ok(false);
         }
         let prepared = last.record.prepared.clone().filter(|prepared| prepared.number > checkpoint.number);
-        self.write(&mut last, Checkpoint { prepared, ..checkpoint }).await
+        self.write(&mut last, Checkpoint { prepared, ..checkpoint }, besides).await?;
+        Ok(true)
     }
 
-    async fn write(&self, last: &mut Stored<Checkpoint>, record: Checkpoint) -> Result<(), FeedError> {
+    async fn write(
+        &self,
+        last: &mut Stored<Checkpoint>,
+        record: Checkpoint,
+        besides: &[MetaOp],
+    ) -> Result<(), FeedError> {
         let lease = self.lease.lock().await;
-        let revision = self.registry.advance((&self.app, &self.name), &lease, last.revision, &record).await?;
+        let at = (&self.app, &self.name);
+        let revision = self.registry.advance(at, &lease, last.revision, &record, besides).await?;
         *last = Stored { record, revision };
         Ok(())
     }

@@ -171,7 +171,12 @@ impl Lens {
     /// What the reader sees of a document; none, if it does not see it.
     #[must_use]
     pub fn document(&self, collection: &CollectionName, id: &DocId, document: &Document) -> Option<Object> {
-        self.look(collection, id, None, Some(document)).and_then(|seen| seen.after)
+        let (_, after, source) = self.images(collection, id, None, Some(document))?;
+        let (wanted, fields) = source.map_or((&[][..], &[][..]), |source| (&source.paths, &source.fields));
+        let object = self.projected(after?, fields);
+        // All of it is new; which paths that are nobody asks, unless only some are wanted.
+        let interesting = wanted.is_empty() || meets(&paths::changed(None, Some(&object)), wanted);
+        interesting.then_some(object)
     }
 
     fn look(
@@ -181,12 +186,28 @@ impl Lens {
         before: Option<&Document>,
         after: Option<&Document>,
     ) -> Option<Seen> {
+        let (before, after, source) = self.images(collection, id, before, after)?;
+        match source {
+            None => self.show(before, after, &[], &[]),
+            Some(source) => self.show(before, after, &source.paths, &source.fields),
+        }
+    }
+
+    /// The images that are seen, and by which source.
+    #[allow(clippy::type_complexity, reason = "before, after, and the source")]
+    fn images<'a>(
+        &self,
+        collection: &CollectionName,
+        id: &DocId,
+        before: Option<&'a Document>,
+        after: Option<&'a Document>,
+    ) -> Option<(Option<&'a Document>, Option<&'a Document>, Option<&Compiled>)> {
         let allowed = self.allowed(collection);
         let before = before.filter(|document| allowed.holds(id, document));
         let after = after.filter(|document| allowed.holds(id, document));
         match &self.sources {
             None if collection.is_system() => None,
-            None => self.show(before, after, &[], &[]),
+            None => Some((before, after, None)),
             Some(sources) => {
                 let source = sources.get(collection)?;
                 let holds = |document: &&Document| source.plan.as_ref().is_none_or(|plan| plan.matches(id, document));
@@ -195,7 +216,7 @@ impl Lens {
                     On::Before => (Some(before.filter(holds)?), after),
                     On::After => (before, Some(after.filter(holds)?)),
                 };
-                self.show(before, after, &source.paths, &source.fields)
+                Some((before, after, Some(source)))
             }
         }
     }
@@ -207,18 +228,19 @@ impl Lens {
         wanted: &[Path],
         fields: &[Path],
     ) -> Option<Seen> {
-        let object = |document: &Document| {
-            let object = self.object(document);
-            if fields.is_empty() { object } else { paths::project(&object, fields) }
-        };
+        let object = |document| self.projected(document, fields);
         let (before, after) = (before.map(object), after.map(object));
         if before == after {
             return None;
         }
         let changed = paths::changed(before.as_ref(), after.as_ref());
-        let interesting =
-            wanted.is_empty() || changed.iter().any(|path| wanted.iter().any(|wanted| paths::meet(path, wanted)));
+        let interesting = wanted.is_empty() || meets(&changed, wanted);
         interesting.then(|| Seen { before, after, paths: changed.iter().map(paths::text).collect() })
+    }
+
+    fn projected(&self, document: &Document, fields: &[Path]) -> Object {
+        let object = self.object(document);
+        if fields.is_empty() { object } else { paths::project(&object, fields) }
     }
 
     fn object(&self, document: &Document) -> Object {
@@ -255,6 +277,10 @@ impl Lens {
         rules.insert(collection.clone(), Arc::clone(&allowed));
         allowed
     }
+}
+
+fn meets(changed: &[Path], wanted: &[Path]) -> bool {
+    changed.iter().any(|path| wanted.iter().any(|wanted| paths::meet(path, wanted)))
 }
 
 impl Allowed {

@@ -22,7 +22,7 @@ use crate::ledger::Ledger;
 use crate::lens::Lens;
 use crate::metrics;
 use crate::reader::{Batch, Reader, Start, add_snapshot};
-use crate::registry::{Asked, Checkpoint, Entry, Registry, Stored};
+use crate::registry::{Asked, Checkpoint, Entry, Journal, Registry, Stored};
 use crate::sink::{Confirmed, SinkContext};
 use crate::spec::{FeedSpec, SinkSpec};
 use crate::status::Status;
@@ -32,6 +32,8 @@ use crate::webhook;
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
 /// How often a feed says that there is nothing to deliver, in commits.
 const SAY_IDLE_EVERY: u32 = 60;
+/// How long attempts of a webhook wait to be kept while the feed does not move, in commits.
+const KEEP_EVERY: u32 = 10;
 /// Batches between reader and sink.
 const BUFFERED: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -109,16 +111,16 @@ impl Owner {
             Ok(held) => held,
             Err(LeaseError::Held { .. }) => return,
             Err(error) => {
-                self.status.failed(&error.to_string());
+                tracing::warn!(app = %self.app, feed = %self.name, %error, "the feed cannot be owned, will try again");
                 return;
             }
         };
+        self.status.own();
         tracing::info!(app = %self.app, feed = %self.name, "the feed is owned by this process");
         tokio::select! {
             () = held.lost.cancelled() => tracing::warn!(app = %self.app, feed = %self.name, "the feed was taken over"),
             () = self.work(&held) => {}
         }
-        metrics::no_lag(&self.app, &self.name);
         let lease = held.lease.lock().await.clone();
         drop(held);
         if let Err(error) = lease.release(self.context.log.metadata()).await {
@@ -151,10 +153,10 @@ impl Owner {
     }
 
     async fn work(&self, held: &Held) {
-        let mut pause = Duration::ZERO;
+        let (mut pause, mut journal) = (Duration::ZERO, None);
         loop {
             let began = self.context.clock.monotonic();
-            match self.deliver(held).await {
+            match self.deliver(held, &mut journal).await {
                 Ok(Ended::Changed) => pause = Duration::ZERO,
                 Ok(Ended::Stopped) | Err(FeedError::Lost) => return,
                 Err(error) if error.is_retryable() => {
@@ -196,7 +198,7 @@ impl Owner {
 
     /// Delivers until something changes.
     #[allow(clippy::too_many_lines, reason = "one select over everything that can happen")]
-    async fn deliver(&self, held: &Held) -> Result<Ended, FeedError> {
+    async fn deliver(&self, held: &Held, journal: &mut Option<Journal>) -> Result<Ended, FeedError> {
         let mut entries = self.registry.watch();
         let mut catalogue = self.context.catalogue.changes();
         if self.context.catalogue.app(&self.app).is_none() {
@@ -220,10 +222,14 @@ impl Owner {
             () = self.context.shutdown.cancelled() => return Ok(Ended::Stopped),
             started = self.start(held, &entry) => started?,
         };
+        let journal = match journal {
+            Some(journal) => journal,
+            None => journal.insert(Journal::open(&self.registry, &self.app, &self.name).await?),
+        };
         let encoder = Encoder::new(&self.app, &format!("feeds/{}", self.name), entry.spec.format);
         let (store, log) = (Arc::clone(&self.store), Arc::clone(&self.context.log));
         let mut reader = Reader::new(store, log, lens, encoder, Start::At(base.cursor()?));
-        let mut committing = Committing { owner: self, ledger, base, last: None, idle: 0 };
+        let mut committing = Committing { owner: self, ledger, journal, base, last: None, idle: 0, unkept: 0 };
         let mut tick = tokio::time::interval(COMMIT_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ended = loop {
@@ -256,7 +262,7 @@ impl Owner {
                     }
                     let confirmed = working.confirmed.borrow().clone();
                     let (behind, at) = (reader.is_behind(), reader.cursor().to_string());
-                    committing.commit(&confirmed, behind, &at).await?;
+                    committing.commit(&confirmed, (behind, &at), false).await?;
                 }
                 pumped = pump(&mut reader, &working.batches) => match pumped {
                     Ok(true) => {
@@ -270,7 +276,7 @@ impl Owner {
         };
         let confirmed = working.end().await;
         let (behind, at) = (reader.is_behind(), reader.cursor().to_string());
-        committing.commit(&confirmed, behind, &at).await?;
+        committing.commit(&confirmed, (behind, &at), true).await?;
         ended
     }
 
@@ -307,7 +313,7 @@ impl Owner {
             base.request = entry.request;
             base.number += 1;
             base.caught_up_ms = None;
-            ledger.confirm(base.clone()).await?;
+            ledger.confirm(base.clone(), &[]).await?;
         }
         let working = self.working(entry, topic, Arc::clone(&ledger), base.clone());
         Ok((working, ledger, base))
@@ -378,15 +384,24 @@ async fn pump(reader: &mut Reader, batches: &mpsc::Sender<Batch>) -> Result<bool
 struct Committing<'a> {
     owner: &'a Owner,
     ledger: Arc<Ledger>,
+    /// Attempts are kept with checkpoints.
+    journal: &'a mut Journal,
     base: Checkpoint,
     last: Option<Checkpoint>,
     /// Commits that were left out because nothing moved.
     idle: u32,
+    /// Commits that were left out while attempts waited to be kept.
+    unkept: u32,
 }
 
 impl Committing<'_> {
     /// `behind`: whether the reader has more at once; `at`: where it stands.
-    async fn commit(&mut self, confirmed: &Confirmed, behind: bool, at: &str) -> Result<(), FeedError> {
+    async fn commit(
+        &mut self,
+        confirmed: &Confirmed,
+        (behind, at): (bool, &str),
+        is_last: bool,
+    ) -> Result<(), FeedError> {
         let owner = self.owner;
         let now_ms = owner.context.clock.now_ms();
         let mut checkpoint = confirmed.checkpoint(&self.base, now_ms);
@@ -395,12 +410,20 @@ impl Committing<'_> {
         let caught_up = !behind && checkpoint.cursor == at;
         let moved = checkpoint.number > last.number;
         self.idle = if moved { 0 } else { self.idle + 1 };
-        if !moved && !(caught_up && (self.idle == 1 || self.idle.is_multiple_of(SAY_IDLE_EVERY))) {
+        let is_kept = !self.journal.is_due() && owner.status.fresh().is_empty();
+        self.unkept = if is_kept { 0 } else { self.unkept + 1 };
+        let due = !is_kept && (is_last || self.unkept >= KEEP_EVERY);
+        if !moved && !due && !(caught_up && (self.idle == 1 || self.idle.is_multiple_of(SAY_IDLE_EVERY))) {
             return Ok(());
         }
         checkpoint.delivered_ms = if checkpoint.delivered > last.delivered { Some(now_ms) } else { last.delivered_ms };
         checkpoint.caught_up_ms = if caught_up { Some(now_ms) } else { last.caught_up_ms };
-        self.ledger.confirm(checkpoint.clone()).await?;
+        self.journal.take(&mut owner.status.fresh());
+        let entries = self.journal.entries(now_ms)?;
+        if self.ledger.confirm(checkpoint.clone(), &entries.ops).await? {
+            self.journal.committed(&entries);
+            self.unkept = 0;
+        }
         self.last = Some(checkpoint);
         Ok(())
     }

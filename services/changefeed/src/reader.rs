@@ -25,6 +25,9 @@ use crate::event::{Encoder, Event, Kind, Origin};
 use crate::lens::Lens;
 use crate::walker::{Walked, Walker, WalkerSettings};
 
+/// Most bytes of collections' names that are put into a cursor at once: it is kept with a feed, and stands in each event.
+pub(crate) const MAX_NAMED_BYTES: usize = 8 * 1024;
+
 type Documents = BoxStream<'static, Result<Vec<ScannedDocument>, TablesError>>;
 
 /// What a reader is told at once.
@@ -163,17 +166,17 @@ impl Reader {
         let Some(progress) = self.cursor.snapshot.clone() else { return self.follow().await };
         if !progress.begun {
             let at = self.cursor.position.lsn;
+            let collections = if progress.rest {
+                let state = self.fixed_state().await?;
+                self.seen(&state)
+            } else {
+                progress.collections.clone()
+            };
             let begun = SnapshotProgress { begun: true, ..progress };
-            let collections = begun.collections.clone();
             return Ok(self.tell(Kind::SnapshotBegin, at, &collections, Some(begun)));
         }
         if progress.fixed {
-            let at = self.cursor.position.lsn;
-            let state = match self.state.clone().filter(|state| state.lsn() == at) {
-                Some(state) => state,
-                None => self.store.at(at).await.map_err(|error| FeedError::at(at, error))?,
-            };
-            self.state = Some(state.clone());
+            let state = self.fixed_state().await?;
             return self.piece(&state, progress).await;
         }
         let begun = self.cursor.position.seen.is_some();
@@ -185,6 +188,21 @@ impl Reader {
         }
         let state = self.walker().await?.state().await?;
         self.piece(&state, progress).await
+    }
+
+    /// The state that a fixed snapshot is of.
+    async fn fixed_state(&mut self) -> Result<Snapshot, FeedError> {
+        let at = self.cursor.position.lsn;
+        let state = match self.state.take().filter(|state| state.lsn() == at) {
+            Some(state) => state,
+            None => self.store.at(at).await.map_err(|error| FeedError::at(at, error))?,
+        };
+        Ok(self.state.insert(state).clone())
+    }
+
+    /// What of a state the reader sees, in the order of the names.
+    fn seen(&self, state: &Snapshot) -> Vec<CollectionName> {
+        seen(state, &self.lens)
     }
 
     async fn walker(&mut self) -> Result<&mut Walker, FeedError> {
@@ -258,7 +276,7 @@ impl Reader {
         let next = self.scan.insert(scan).documents.next().await;
         let Some(found) = next.transpose().map_err(|error| FeedError::at(at, error))? else {
             self.scan = None;
-            self.cursor.snapshot = Some(progress.next_collection());
+            self.cursor.snapshot = Some(progress.next_collection(self.seen(state)));
             return Ok(self.batch(Vec::new()));
         };
         let prefix = Cursor {
@@ -308,32 +326,47 @@ impl Reader {
         let now = self.store.snapshot();
         let was_whole = self.cursor.snapshot.is_none();
         let mut changed = Vec::new();
-        for collection in now.collections() {
-            if !self.lens.sees(&collection) {
-                continue;
+        let all = self.seen(&now);
+        for collection in &all {
+            if !was_whole || has_changed(&now, collection, after).await? {
+                changed.push(collection.clone());
             }
-            if was_whole && !has_changed(&now, &collection, after).await? {
-                continue;
-            }
-            changed.push(collection);
         }
         self.cursor.position = Position::after(now.lsn());
-        Ok(self.tell(Kind::RequeryRequired, now.lsn(), &changed.clone(), Some(SnapshotProgress::new(changed, true))))
+        // What a cursor cannot name one by one is read with everything else.
+        let is_short = changed.iter().map(|name| name.as_str().len()).sum::<usize>() <= MAX_NAMED_BYTES;
+        let progress = if is_short && changed.len() < all.len() {
+            SnapshotProgress::new(changed.clone(), true)
+        } else {
+            changed.clone_from(&all);
+            SnapshotProgress::of_all(all)
+        };
+        Ok(self.tell(Kind::RequeryRequired, now.lsn(), &changed, Some(progress)))
     }
 }
 
 /// A cursor with everything still to come.
 pub(crate) fn everything(snapshot: &Snapshot, lens: &Lens) -> Cursor {
-    let collections = snapshot.collections().into_iter().filter(|collection| lens.sees(collection)).collect();
-    let progress = SnapshotProgress::new(collections, true);
+    let progress = SnapshotProgress::of_all(seen(snapshot, lens));
     Cursor { position: Position::after(snapshot.lsn()), snapshot: Some(progress) }
+}
+
+/// What of a state is seen, in the order of the names.
+fn seen(snapshot: &Snapshot, lens: &Lens) -> Vec<CollectionName> {
+    snapshot.collections().into_iter().filter(|collection| lens.sees(collection)).collect()
 }
 
 /// Puts some collections in line to be read anew.
 pub(crate) fn add_snapshot(cursor: &mut Cursor, collections: Vec<CollectionName>) {
     match &mut cursor.snapshot {
         // What is under way goes on; what of it is to be read again comes behind it, whole.
-        Some(progress) => progress.collections.extend(collections),
+        Some(progress) => {
+            for collection in collections {
+                if !progress.collections.iter().skip(1).any(|waiting| *waiting == collection) {
+                    progress.collections.push(collection);
+                }
+            }
+        }
         None => cursor.snapshot = Some(SnapshotProgress::new(collections, false)),
     }
 }

@@ -10,6 +10,9 @@ use crate::kafka::KafkaSpec;
 use crate::lens::{Source, Values};
 use crate::webhook::WebhookSpec;
 
+/// Longest spec, as JSON: what is stored of it, sealed, has a third more.
+const MAX_BYTES: usize = 44 * 1024;
+
 /// What a feed is to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -127,6 +130,12 @@ impl FeedSpec {
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.snapshot && self.cursor.is_some() {
             return Err("'snapshot' and 'cursor' both say where the feed starts; leave one out".to_owned());
+        }
+        let bytes = serde_json::to_vec(self).map_or(usize::MAX, |json| json.len());
+        if bytes > MAX_BYTES {
+            return Err(format!(
+                "the feed has {bytes} bytes of JSON; {MAX_BYTES} are allowed: name fewer or shorter sources"
+            ));
         }
         match &self.sink {
             SinkSpec::Webhook(webhook) => webhook.check(),

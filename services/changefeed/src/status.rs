@@ -1,6 +1,6 @@
 //! `Status`: what the owner of a feed knows of it: soft state, of this process.
 
-use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bigpeer_chassis::Name;
@@ -8,29 +8,7 @@ use bigpeer_types::AppId;
 use serde::Serialize;
 
 use crate::metrics;
-
-/// How many deliveries are remembered.
-const DELIVERIES: usize = 200;
-
-/// One attempt to deliver.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Delivery {
-    /// The event, or the first and last of several.
-    pub(crate) id: String,
-    /// How many events.
-    pub(crate) events: usize,
-    /// The how-many-th attempt it was.
-    pub(crate) attempt: u32,
-    /// When it ended, in milliseconds since the epoch.
-    pub(crate) at_ms: u64,
-    /// How long it took.
-    pub(crate) latency_ms: u64,
-    /// What the receiver answered.
-    pub(crate) status: Option<u16>,
-    /// Why it failed, if it did.
-    pub(crate) error: Option<String>,
-}
+use crate::registry::{Delivery, Fresh};
 
 /// What is known of a feed here.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -45,8 +23,6 @@ pub(crate) struct Known {
     /// Events a second, of late.
     pub(crate) rate: f64,
     #[serde(skip)]
-    deliveries: VecDeque<Delivery>,
-    #[serde(skip)]
     counted: Option<(u64, u64)>,
 }
 
@@ -55,16 +31,40 @@ pub(crate) struct Known {
 pub(crate) struct Status {
     app: AppId,
     name: Name,
+    /// Whether this process works on the feed, and does not only try to.
+    owned: AtomicBool,
     known: Mutex<Known>,
+    /// Attempts that are not kept yet.
+    fresh: Mutex<Fresh>,
 }
 
 impl Status {
     pub(crate) fn new(app: &AppId, name: &Name) -> Self {
-        Self { app: app.clone(), name: name.clone(), known: Mutex::default() }
+        Self {
+            app: app.clone(),
+            name: name.clone(),
+            owned: AtomicBool::default(),
+            known: Mutex::default(),
+            fresh: Mutex::default(),
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This process works on the feed.
+    pub(crate) fn own(&self) {
+        self.owned.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_owned(&self) -> bool {
+        self.owned.load(Ordering::Acquire)
+    }
+
+    /// Attempts that are not kept yet.
+    pub(crate) fn fresh(&self) -> MutexGuard<'_, Fresh> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers an attempt.
@@ -73,11 +73,7 @@ impl Status {
         if let Some(error) = delivery.error.clone() {
             self.failed(&error);
         }
-        let mut known = self.known();
-        if known.deliveries.len() == DELIVERIES {
-            known.deliveries.pop_front();
-        }
-        known.deliveries.push_back(delivery);
+        self.fresh().push(delivery);
     }
 
     /// Something failed.
@@ -111,10 +107,5 @@ impl Status {
     /// What is known now.
     pub(crate) fn now(&self) -> Known {
         self.known().clone()
-    }
-
-    /// The last attempts, the newest first.
-    pub(crate) fn deliveries(&self) -> Vec<Delivery> {
-        self.known().deliveries.iter().rev().cloned().collect()
     }
 }

@@ -51,7 +51,7 @@ pub use listener::{Accepted, ClientAddr, Stream, connections, serve_http};
 pub use logs::{LogFormat, LogSettings, init_logs};
 pub use meters::{Held, Meter};
 pub use metrics::Metrics;
-pub use outbound::{bounded_body, outbound_client, outbound_url, said};
+pub use outbound::{SIGNATURE, Signer, bounded_body, outbound_client, outbound_url, said};
 pub use permissions::{Access, Permissions, Rule};
 pub use recent::Recent;
 pub use secret::Secret;

@@ -13,19 +13,21 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
 use bigpeer_changefeed::{
-    ChangefeedContext, ChangefeedSettings, Cursor, Encoder, FeedSpec, Format, Lens, Reader, Start, Values, run_feeds,
+    ChangefeedContext, ChangefeedSettings, Cursor, Encoder, Format, Lens, Reader, Start, Values, run_feeds,
 };
-use bigpeer_chassis::{Access, ApiKeySpec, Catalogue, Name, Permissions, Shutdown};
-use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value};
-use bigpeer_kafka::Librdkafka;
-use bigpeer_log::{AppendEntry, MemoryLog, TransactionLog};
-use bigpeer_tables::{DocumentStore, Stores, TablesSettings};
-use bigpeer_types::{AppId, Clock, CollectionName, Hlc, HlcClock, IdGenerator, Lsn, RandomIds, SiteId, SystemClock};
-use object_store::memory::InMemory;
+use bigpeer_chassis::Access;
+use bigpeer_crdt::{Object, Value};
+use bigpeer_log::TransactionLog;
+use bigpeer_tables::TablesSettings;
+use bigpeer_types::Lsn;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use serde_json::json;
+
+#[path = "../tests/it/app.rs"]
+mod app;
+use app::{App, name};
 
 /// As in the server.
 #[global_allocator]
@@ -45,21 +47,9 @@ fn documents() -> u64 {
     std::env::var("BIGPEER_BENCH_DOCUMENTS").ok().map_or(DOCUMENTS, |text| text.parse().unwrap())
 }
 
-struct OneStore(Arc<DocumentStore>);
-
-impl Stores for OneStore {
-    fn store(&self, app: &AppId) -> Option<Arc<DocumentStore>> {
-        (self.0.app() == app).then(|| Arc::clone(&self.0))
-    }
-}
-
 struct World {
-    log: Arc<MemoryLog>,
-    store: Arc<DocumentStore>,
+    app: App,
     context: ChangefeedContext,
-    app: AppId,
-    clock: HlcClock,
-    seq: u64,
 }
 
 /// Fifteen fields, about 300 bytes of JSON.
@@ -76,76 +66,46 @@ fn flight(n: u64) -> Object {
     fields
 }
 
-fn name(text: &str) -> Name {
-    text.parse().unwrap()
-}
-
 impl World {
     async fn new() -> Self {
-        let log = Arc::new(MemoryLog::new());
-        let world: (Arc<dyn Clock>, Arc<dyn IdGenerator>) = (Arc::new(SystemClock), Arc::new(RandomIds));
-        let catalogue =
-            Catalogue::open(Arc::clone(&log) as _, Arc::clone(&world.0), Arc::clone(&world.1)).await.unwrap();
-        catalogue.create_tenant(&name("t")).await.unwrap();
-        let app = catalogue.create_app(&name("t"), &name("a")).await.unwrap().id;
-        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
-        catalogue.put_api_key(&app, &name("all"), spec).await.unwrap();
         let tables = TablesSettings { max_overlay_bytes: 2 << 30, ..TablesSettings::default() };
-        let store = DocumentStore::open(app.clone(), Arc::new(InMemory::new()), Arc::clone(&log) as _, tables);
-        let store = store.await.unwrap();
+        let app = App::new(tables).await;
         let settings = ChangefeedSettings { allow_private_receivers: true, ..ChangefeedSettings::default() };
-        let stores = Arc::new(OneStore(Arc::clone(&store)));
-        let context =
-            ChangefeedContext::new(catalogue, Arc::clone(&log) as _, stores, world, settings, Shutdown::new())
-                .with_kafka(Arc::new(Librdkafka));
-        let clock = HlcClock::new(SiteId::new(1), Hlc::ZERO, Arc::new(SystemClock));
-        Self { log, store, context, app, clock, seq: 0 }
+        let context = app.process(settings);
+        Self { app, context }
     }
 
     /// Inserts documents, so many in a transaction.
     async fn write(&mut self, from: u64, to: u64, at_once: u64) {
-        let collection = CollectionName::new("flights").unwrap();
-        let nothing = Document::new();
         for start in (from..to).step_by(usize::try_from(at_once).unwrap()) {
-            let mut builder = TransactionBuilder::new();
-            for n in start..(start + at_once).min(to) {
-                let mut editor = Editor::new(&nothing, &mut self.clock);
-                editor.insert(&flight(n), ObjectMode::Map).unwrap();
-                let id = DocId::from_value(&Value::Int(i64::try_from(n).unwrap())).unwrap();
-                builder.change(&collection, &id, &editor.finish().unwrap());
-            }
-            self.seq += 1;
-            let payload = builder.finish().unwrap();
-            let (site, seq) = (SiteId::new(1), self.seq);
-            let entry = AppendEntry { site, seq, writes: Vec::new(), unchanged: Vec::new(), payload };
-            self.log.append(&self.app, vec![entry]).await.unwrap();
+            self.app.write("flights", (start..(start + at_once).min(to)).map(|n| (n, flight(n)))).await;
         }
-        self.store.wait_for(self.log.head(&self.app).await.unwrap()).await.unwrap();
+        self.app.applied().await;
+    }
+
+    async fn head(&self) -> Lsn {
+        self.app.log.head(&self.app.id).await.unwrap()
     }
 
     fn reader(&self, start: Start) -> Reader {
         let lens = Arc::new(Lens::compile(&[], Access::all(), Values::Untyped).unwrap());
-        let encoder = Encoder::new(&self.app, "bench", Format::Json);
-        Reader::new(Arc::clone(&self.store), Arc::clone(&self.log) as _, lens, encoder, start)
+        let encoder = Encoder::new(&self.app.id, "bench", Format::Json);
+        Reader::new(Arc::clone(&self.app.store), Arc::clone(&self.app.log) as _, lens, encoder, start)
     }
 
     /// Makes a feed from `cursor` on, and works on it.
     async fn feed(&self, sink: serde_json::Value, cursor: &Cursor) -> tokio::task::JoinHandle<()> {
-        let spec: FeedSpec = serde_json::from_value(json!({"owner": "all", "sink": sink})).unwrap();
-        self.context.registry().put(&self.app, &name("bench"), spec, cursor).await.unwrap();
+        self.app.make_feed("bench", sink, cursor).await;
         tokio::spawn(run_feeds(self.context.clone()))
     }
 
     /// Whether the feed stands at the head.
     async fn is_caught_up(&self) -> bool {
-        let head = Cursor::after(self.log.head(&self.app).await.unwrap()).to_string();
-        let stored = self.context.registry().checkpoint(&self.app, &name("bench")).await.unwrap();
-        let checkpoint = stored.unwrap().record;
-        checkpoint.cursor == head && checkpoint.prepared.is_none()
+        self.app.is_delivered(&self.context, "bench").await
     }
 
     async fn end(&self, running: tokio::task::JoinHandle<()>) {
-        self.context.registry().delete(&self.app, &name("bench")).await.unwrap();
+        self.context.registry().delete(&self.app.id, &name("bench")).await.unwrap();
         running.abort();
     }
 
@@ -183,7 +143,7 @@ async fn read_all(mut reader: Reader, to: Lsn) -> (u64, u64) {
 }
 
 async fn reading(world: &World) -> usize {
-    let head = world.log.head(&world.app).await.unwrap();
+    let head = world.head().await;
     let started = Instant::now();
     let (events, bytes) = read_all(world.reader(Start::At(Cursor::after(Lsn::ZERO))), head).await;
     rate("feed_backlog_read", events, started.elapsed());
@@ -296,7 +256,7 @@ async fn latency(world: &mut World, brokers: &str) {
         .unwrap();
     let mut at = rdkafka::TopicPartitionList::new();
     at.add_partition_offset("bench-latency", 0, rdkafka::Offset::Beginning).unwrap();
-    let cursor = Cursor::after(world.log.head(&world.app).await.unwrap());
+    let cursor = Cursor::after(world.head().await);
     let sink = json!({"type": "kafka", "brokers": brokers, "topic": "bench-latency", "create": {"partitions": 1}});
     let running = world.feed(sink, &cursor).await;
     let mut took = Vec::new();

@@ -8,12 +8,17 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{FromClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 
 /// How long the brokers may take for what is asked of them once.
 pub(crate) const ASK: Duration = Duration::from_secs(15);
+/// How long they are asked at first before it is looked whether something is in the way.
+const FIRST_PATIENCE: Duration = Duration::from_millis(500);
+/// How long nothing has to come for it to be known that there is nothing more.
+const QUIET: Duration = Duration::from_millis(20);
 /// How long they may take for what can be done without.
 const ASK_BRIEFLY: Duration = Duration::from_secs(3);
 /// Bytes of the library's queue, besides the largest message: the transaction that is under way.
@@ -25,7 +30,15 @@ pub(crate) struct Deliveries {
     /// Messages that could not be delivered, and why.
     failed: Mutex<Vec<(usize, RDKafkaErrorCode)>>,
     /// What went wrong with a connection last. Calls tell only that time is up.
-    trouble: Mutex<Option<String>>,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+/// What went wrong with a connection.
+#[derive(Debug)]
+struct Trouble {
+    /// Whether the brokers, or this side, will not have the other: that does not pass by waiting.
+    is_refusal: bool,
+    text: String,
 }
 
 impl Deliveries {
@@ -36,10 +49,16 @@ impl Deliveries {
 
     /// An error, and what lies behind it.
     pub(crate) fn told(&self, error: &KafkaError) -> String {
-        match self.trouble.lock().unwrap_or_else(PoisonError::into_inner).as_deref() {
-            Some(trouble) => format!("{}; {trouble}", told(error)),
+        match &*self.trouble.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(Trouble { is_refusal: true, text }) => text.clone(),
+            Some(Trouble { text, .. }) => format!("{}; {text}", told(error)),
             None => told(error),
         }
+    }
+
+    /// Whether waiting does not help.
+    fn is_refused(&self) -> bool {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|trouble| trouble.is_refusal)
     }
 }
 
@@ -50,9 +69,22 @@ impl ClientContext for Deliveries {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "kafka");
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.chars().take(300).collect());
+        let (code, reason) = (error.rdkafka_error_code(), reason.chars().take(300).collect::<String>());
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        // That no broker is left follows from what was told before.
+        if code == Some(RDKafkaErrorCode::AllBrokersDown) && trouble.is_some() {
+            return;
+        }
+        let (is_refusal, text) = match code {
+            Some(RDKafkaErrorCode::Authentication) => (true, format!("authentication failed: {reason}")),
+            Some(RDKafkaErrorCode::SSL) => (true, format!("TLS failed: {reason}")),
+            _ => (false, reason),
+        };
+        *trouble = Some(Trouble { is_refusal, text });
     }
 }
+
+impl ConsumerContext for Deliveries {}
 
 impl ProducerContext for Deliveries {
     /// The place of the message in its transaction.
@@ -149,6 +181,24 @@ pub(crate) fn producer_config(spec: &KafkaSpec, transactional_id: &str, limit: u
     config
 }
 
+/// Asks the brokers for anything at all, so that what is in the way is told, and soon: a client that makes topics is told
+/// nothing, and of others each call takes its whole time. Blocks.
+pub(crate) fn reach(spec: &KafkaSpec) -> Result<(), String> {
+    let consumer: BaseConsumer<Deliveries> = create_with(&config(spec), Deliveries::default())?;
+    let (mut patience, mut waited) = (FIRST_PATIENCE, Duration::ZERO);
+    loop {
+        // A consumer's question makes no topic.
+        let Err(error) = consumer.fetch_metadata(Some(&spec.topic), patience) else { return Ok(()) };
+        // What the library has to tell waits to be fetched.
+        while consumer.poll(QUIET).is_some() {}
+        waited += patience;
+        if waited >= ASK || consumer.context().is_refused() {
+            return Err(format!("the brokers cannot be reached: {}", consumer.context().told(&error)));
+        }
+        patience *= 2;
+    }
+}
+
 fn within(time: Duration) -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(time)).request_timeout(Some(time))
 }
@@ -163,7 +213,7 @@ fn kept<'a>(topic: NewTopic<'a>, retention_ms: Option<&'a str>) -> NewTopic<'a> 
 /// Makes the topics that the feed needs and that are missing, if it is to.
 pub(crate) async fn make_topics(spec: &KafkaSpec) -> Result<(), String> {
     let Some(wanted) = &spec.create else { return Ok(()) };
-    let admin: AdminClient<Deliveries> = create_with(&config(spec), Deliveries::default())?;
+    let admin: AdminClient<DefaultClientContext> = create(&config(spec))?;
     let dead = spec.dead_letter_topic();
     let replication = || TopicReplication::Fixed(wanted.replication.map_or(-1, i32::from));
     let retention = wanted.retention_ms.map(|ms| ms.to_string());
@@ -172,8 +222,7 @@ pub(crate) async fn make_topics(spec: &KafkaSpec) -> Result<(), String> {
         kept(NewTopic::new(&dead, 1, replication()), retention.as_deref()),
     ];
     let made = admin.create_topics(&topics, &within(ASK)).await;
-    let cannot = |error: KafkaError| admin.inner().context().told(&error);
-    for outcome in made.map_err(|error| format!("the brokers cannot be asked for topics: {}", cannot(error)))? {
+    for outcome in made.map_err(|error| format!("the brokers cannot be asked for topics: {}", told(&error)))? {
         match outcome {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             // Somebody else may have made it, who may.
@@ -231,6 +280,21 @@ mod tests {
                 create::<BaseProducer>(&config).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_not_hidden_by_what_follows_from_it() {
+        let timed_out = KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut);
+        let context = Deliveries::default();
+        let tell = |code, reason| context.error(KafkaError::Global(code), reason);
+        tell(RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
+        tell(RDKafkaErrorCode::BrokerTransportFailure, "Connection refused");
+        tell(RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
+        assert!(context.told(&timed_out).ends_with("; Connection refused") && !context.is_refused());
+        tell(RDKafkaErrorCode::Authentication, "invalid credentials");
+        tell(RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
+        assert_eq!(context.told(&timed_out), "authentication failed: invalid credentials");
+        assert!(context.is_refused());
     }
 
     #[test]

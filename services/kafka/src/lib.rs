@@ -29,6 +29,8 @@ pub struct Librdkafka;
 #[async_trait]
 impl Kafka for Librdkafka {
     async fn open(&self, opening: Opening) -> Result<(Box<dyn Topic>, Option<u64>), String> {
+        let spec = opening.spec.clone();
+        blocking(move || client::reach(&spec)).await??;
         client::make_topics(&opening.spec).await?;
         let limit = client::message_limit(&opening.spec).await;
         let opened = blocking(move || topic::Producing::open(opening, limit)).await??;

@@ -17,25 +17,42 @@ pub(crate) fn record<'a>(
     content_type: &str,
     place: usize,
 ) -> BaseRecord<'a, str, [u8], usize> {
+    let headers = headers(event, event.kind.name(), content_type, None);
+    let record = BaseRecord::with_opaque_to(topic, place).payload(&event.json[..]).headers(headers);
+    match key {
+        Some(key) => record.key(key),
+        None => record,
+    }
+}
+
+fn headers(event: &Event, kind: &str, content_type: &str, reason: Option<&str>) -> OwnedHeaders {
     let collection = event.key.as_ref().map(|(collection, _)| collection.as_str());
     let lsn = event.lsn.to_string();
-    let mut headers = OwnedHeaders::new_with_capacity(5);
+    let mut headers = OwnedHeaders::new_with_capacity(6);
     for (name, value) in [
         ("bigpeer-event-id", Some(event.id.as_str())),
-        ("bigpeer-type", Some(event.kind.name())),
+        ("bigpeer-type", Some(kind)),
         ("bigpeer-collection", collection),
         ("bigpeer-lsn", Some(lsn.as_str())),
+        ("bigpeer-reason", reason),
         ("content-type", Some(content_type)),
     ] {
         if value.is_some() {
             headers = headers.insert(Header { key: name, value });
         }
     }
-    let record = BaseRecord::with_opaque_to(topic, place).payload(&event.json[..]).headers(headers);
-    match key {
-        Some(key) => record.key(key),
-        None => record,
-    }
+    headers
+}
+
+/// The message that tells of an event that is too large; `text` is its [`letter`].
+pub(crate) fn letter_record<'a>(
+    event: &Event,
+    (topic, key): (&'a str, &'a str),
+    (text, reason): (&'a str, &str),
+    place: usize,
+) -> BaseRecord<'a, str, [u8], usize> {
+    let headers = headers(event, "deadLetter", "application/json", Some(reason));
+    BaseRecord::with_opaque_to(topic, place).key(key).payload(text.as_bytes()).headers(headers)
 }
 
 /// Why an event is not in the topic.

@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use crate::blocking;
 use crate::client::{ASK, Deliveries, create_with, producer_config, told};
 use crate::group::Group;
-use crate::message::{key_of, letter, reason, record};
+use crate::message::{key_of, letter, letter_record, reason, record};
 
 /// How long one attempt to commit, or to abort, may take.
 const COMMIT: Duration = Duration::from_secs(10);
@@ -150,7 +150,7 @@ impl Producing {
         }
         let (dead, reason) = (self.spec.dead_letter_topic(), reason(event, topic));
         let letter = letter(event, &reason);
-        self.send(&|| BaseRecord::with_opaque_to(&dead, NO_PLACE).key(key.as_str()).payload(letter.as_bytes()))?;
+        self.send(&|| letter_record(event, (&dead, &key), (&letter, &reason), NO_PLACE))?;
         transaction.buried.push(Buried { event: event.id.clone(), reason });
         Ok(())
     }

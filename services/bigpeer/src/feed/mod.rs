@@ -1,5 +1,6 @@
 //! `bigpeer feed`: the change feeds of an app, and their events.
 
+mod kept;
 mod spec;
 mod tail;
 
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use crate::client::AdminArgs;
 use crate::failure::Failure;
 use crate::output;
+use kept::{DeadLettersArgs, DeliveriesArgs};
 use spec::CreateArgs;
 use tail::TailArgs;
 
@@ -20,7 +22,9 @@ use tail::TailArgs;
   bigpeer feed create cars --collection cars --snapshot --kafka localhost:9092 --topic cars --create-topic
   bigpeer feed create hook --webhook https://example.com/hook --secret-file hook.secret
   bigpeer feed list
-  bigpeer feed rewind cars 1234.0")]
+  bigpeer feed rewind cars 1234.0
+  bigpeer feed deliveries hook                                         how a webhook's receiver answered
+  bigpeer feed dead-letters redeliver hook --all                       what it refused, once more")]
 pub(crate) struct FeedArgs {
     #[command(subcommand)]
     command: FeedCommand,
@@ -44,6 +48,10 @@ enum FeedCommand {
     Snapshot(SnapshotArgs),
     /// Delete a feed
     Delete(DeleteArgs),
+    /// How a webhook's receiver answered, the newest attempts first
+    Deliveries(DeliveriesArgs),
+    /// What a webhook's receiver would not take: list it, deliver it again, or drop it
+    DeadLetters(DeadLettersArgs),
     /// Show, or change, how much of the app's past is kept for feeds that lag
     Retention(RetentionArgs),
     /// Follow the changes of the app, one event a line, without a feed
@@ -164,6 +172,8 @@ pub(crate) async fn run(args: FeedArgs) -> Result<(), Failure> {
             line(&ask(&admin, Method::POST, &name, "/snapshot", Some(&body)).await?)
         }
         FeedCommand::Delete(DeleteArgs { name, admin }) => ask(&admin, Method::DELETE, &name, "", None).await.map(drop),
+        FeedCommand::Deliveries(args) => kept::deliveries(&args).await,
+        FeedCommand::DeadLetters(args) => kept::dead_letters(&args).await,
         FeedCommand::Retention(args) => retention(&args).await,
         FeedCommand::Tail(args) => tail::run(args).await,
     }

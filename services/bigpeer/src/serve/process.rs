@@ -49,7 +49,7 @@ impl Process for ThisProcess {
 
     async fn forget(&self, app: &AppId) -> Result<(), ApiError> {
         self.stores.close(app).await;
-        self.feeds.forget(app).await?;
+        self.feeds.forget_app(app).await?;
         // Nobody flushes its tail any more: it would keep the log from being freed.
         let head = self.log.head(app).await.map_err(|error| ApiError::internal(&error))?;
         self.log.trim(app, head).await.map_err(|error| ApiError::internal(&error))

@@ -1,5 +1,7 @@
 //! Every key that feeds have in the log's metadata space, with layout and lifetime. The parts that vary cannot hold `/`.
 
+use std::str::FromStr;
+
 use bigpeer_chassis::Name;
 use bigpeer_types::AppId;
 use bytes::Bytes;
@@ -16,6 +18,11 @@ pub(crate) enum Key {
     DeadLetter(AppId, Name, String),
     /// `feeds/dead-bodies/{app}/{name}/{id}/{part:06}`: a part of what was to be sent. As long as the letter.
     DeadBody(AppId, Name, String, u32),
+    /// `feeds/dead-counts/{app}/{name}`: how many dead letters there are. At most as long as the entry.
+    DeadCount(AppId, Name),
+    /// `feeds/deliveries/{app}/{name}/{u64::MAX - number:020}`: attempts of a webhook, a page of them, so that the newest page
+    /// comes first. Until there are newer ones enough, or it is old; at most as long as the entry.
+    Deliveries(AppId, Name, u64),
     /// `feeds/retention/{app}`: how much of the app's past is kept for its feeds; none: as by default. As long as the app.
     Retention(AppId),
 }
@@ -38,6 +45,11 @@ pub(crate) fn dead_bodies_of(app: &AppId, name: &Name, id: &str) -> String {
     format!("feeds/dead-bodies/{app}/{name}/{id}/")
 }
 
+/// What the keys of a feed's deliveries start with.
+pub(crate) fn deliveries_of(app: &AppId, name: &Name) -> String {
+    format!("feeds/deliveries/{app}/{name}/")
+}
+
 impl Key {
     pub(crate) fn encode(&self) -> Bytes {
         let text = match self {
@@ -45,6 +57,10 @@ impl Key {
             Self::Checkpoint(app, name) => format!("feeds/cursors/{app}/{name}"),
             Self::DeadLetter(app, name, id) => format!("feeds/dead/{app}/{name}/{id}"),
             Self::DeadBody(app, name, id, part) => format!("feeds/dead-bodies/{app}/{name}/{id}/{part:06}"),
+            Self::DeadCount(app, name) => format!("feeds/dead-counts/{app}/{name}"),
+            Self::Deliveries(app, name, number) => {
+                format!("{}{:020}", deliveries_of(app, name), u64::MAX - number)
+            }
             Self::Retention(app) => format!("feeds/retention/{app}"),
         };
         text.into()
@@ -57,13 +73,22 @@ impl Key {
             ["feeds", "cursors", app, name] => Self::Checkpoint(app.parse().ok()?, name.parse().ok()?),
             ["feeds", "retention", app] => Self::Retention(app.parse().ok()?),
             ["feeds", "dead", app, name, id] => Self::DeadLetter(app.parse().ok()?, name.parse().ok()?, letter(id)?),
-            ["feeds", "dead-bodies", app, name, id, part] if part.len() == 6 => {
-                let number = part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())??;
-                Self::DeadBody(app.parse().ok()?, name.parse().ok()?, letter(id)?, number)
+            ["feeds", "dead-counts", app, name] => Self::DeadCount(app.parse().ok()?, name.parse().ok()?),
+            ["feeds", "dead-bodies", app, name, id, part] => {
+                Self::DeadBody(app.parse().ok()?, name.parse().ok()?, letter(id)?, digits(part, 6)?)
+            }
+            ["feeds", "deliveries", app, name, number] => {
+                let number = u64::MAX - digits::<u64>(number, 20)?;
+                Self::Deliveries(app.parse().ok()?, name.parse().ok()?, number)
             }
             _ => return None,
         })
     }
+}
+
+/// A number that is written with so many digits.
+fn digits<T: FromStr>(text: &str, count: usize) -> Option<T> {
+    (text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
 /// The id of a dead letter, if it is one.
@@ -85,6 +110,8 @@ mod tests {
             (app(), name()).prop_map(|(app, name)| Key::Entry(app, name)),
             (app(), name()).prop_map(|(app, name)| Key::Checkpoint(app, name)),
             (app(), name(), id()).prop_map(|(app, name, id)| Key::DeadLetter(app, name, id)),
+            (app(), name()).prop_map(|(app, name)| Key::DeadCount(app, name)),
+            (app(), name(), any::<u64>()).prop_map(|(app, name, number)| Key::Deliveries(app, name, number)),
             app().prop_map(Key::Retention),
             (app(), name(), id(), 0..1_000_000_u32)
                 .prop_map(|(app, name, id, part)| Key::DeadBody(app, name, id, part)),

@@ -6,6 +6,7 @@
 //! to read a collection anew) is a numbered **request** in the entry; the checkpoint says which was carried out last.
 
 mod dead;
+mod journal;
 mod keys;
 mod retention;
 mod sealed;
@@ -23,6 +24,7 @@ use crate::cursor::Cursor;
 use crate::error::FeedError;
 use crate::spec::FeedSpec;
 pub(crate) use dead::{DeadLetter, MAX_DEAD_LETTERS};
+pub(crate) use journal::{Delivery, Fresh, Journal};
 use keys::Key;
 pub use retention::Retention;
 
@@ -345,14 +347,13 @@ impl Registry {
         let checkpoint = Key::Checkpoint(app.clone(), name.clone()).encode();
         let ops = vec![MetaOp::Delete { key: entry }, MetaOp::Delete { key: checkpoint }];
         self.log.metadata().commit(ops).await.map_err(FeedError::from)?;
-        while let Some(letter) = self.dead_letters(app, name, None, 1).await?.pop() {
-            self.discard(app, name, &letter.id).await?;
-        }
+        self.discard_all(app, name).await?;
+        self.forget_deliveries(app, name).await?;
         Ok(())
     }
 
     /// Moves a feed, if the lease still holds, the feed still is the one of `incarnation`, and its checkpoint still is the one
-    /// of `revision`. Answers the new checkpoint's revision.
+    /// of `revision`; and does `besides`, or neither. Answers the new checkpoint's revision.
     ///
     /// # Errors
     /// [`FeedError::Lost`]; when it is not known whether it moved, the same call again tells.
@@ -362,6 +363,7 @@ impl Registry {
         lease: &Lease,
         revision: u64,
         checkpoint: &Checkpoint,
+        besides: &[MetaOp],
     ) -> Result<u64, FeedError> {
         let key = Key::Entry(app.clone(), name.clone());
         let at = Key::Checkpoint(app.clone(), name.clone());
@@ -370,12 +372,13 @@ impl Registry {
             if entry.record.incarnation != checkpoint.incarnation {
                 return Err(FeedError::Lost);
             }
-            let ops = vec![
+            let mut ops = vec![
                 lease.check(),
                 MetaOp::Check { key: key.encode(), revision: Some(entry.revision) },
                 MetaOp::Check { key: at.encode(), revision: Some(revision) },
                 MetaOp::Put { key: at.encode(), value: encode(checkpoint)? },
             ];
+            ops.extend_from_slice(besides);
             match self.log.metadata().commit(ops).await {
                 Ok(revision) => return Ok(revision),
                 // The entry was changed meanwhile, which does not matter.

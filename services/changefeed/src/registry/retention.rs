@@ -77,7 +77,7 @@ impl Registry {
     ///
     /// # Errors
     /// When the log does not take it; what was removed until then is.
-    pub async fn forget(&self, app: &AppId) -> Result<(), ApiError> {
+    pub async fn forget_app(&self, app: &AppId) -> Result<(), ApiError> {
         for (_, name, _) in self.list(Some(app)).await? {
             self.delete(app, &name).await?;
         }

@@ -11,9 +11,8 @@ use super::WebhookSpec;
 use super::breaker::Breaker;
 use super::post::{Answer, Poster};
 use crate::event::Event;
-use crate::registry::{DeadLetter, MAX_DEAD_LETTERS};
+use crate::registry::{DeadLetter, Delivery, MAX_DEAD_LETTERS};
 use crate::sink::SinkContext;
-use crate::status::Delivery;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(300);
@@ -78,7 +77,9 @@ impl Lane {
             seen_alive = self.breaker.times_alive();
             let tried = self.context.clock.monotonic().saturating_sub(first);
             let given_up = tried >= Duration::from_secs(self.spec.give_up_after_secs);
-            if (counted >= self.spec.max_attempts || given_up) && self.bury(events, &reason, attempt, &body).await {
+            if (counted >= self.spec.max_attempts || given_up)
+                && self.bury((&id, events), (&reason, attempt), &body).await
+            {
                 return;
             }
             tokio::time::sleep(wait.unwrap_or_else(|| self.pause(attempt))).await;
@@ -113,15 +114,9 @@ impl Lane {
     }
 
     /// Keeps what is given up; false when that cannot be done, and it must not be.
-    async fn bury(&self, events: &[Event], reason: &str, attempts: u32, body: &Bytes) -> bool {
-        let letter = DeadLetter {
-            id: String::new(),
-            events: events.iter().map(|event| event.id.clone()).collect(),
-            reason: reason.to_owned(),
-            attempts,
-            at_ms: self.context.clock.now_ms(),
-            bytes: body.len(),
-        };
+    async fn bury(&self, (id, events): (&str, &[Event]), (reason, attempts): (&str, u32), body: &Bytes) -> bool {
+        let ids = events.iter().map(|event| event.id.as_str());
+        let letter = DeadLetter::new(id, ids, (reason, attempts), self.context.clock.now_ms());
         let why = match self.context.registry.bury((&self.context.app, &self.context.name), letter, body).await {
             Ok(true) => {
                 self.context.status.dead_letter();

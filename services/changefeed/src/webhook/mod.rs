@@ -12,7 +12,6 @@
 mod breaker;
 mod lane;
 mod post;
-mod sign;
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -145,11 +144,14 @@ pub(crate) async fn run(
         lanes.push(jobs);
     }
     let mut window: VecDeque<InFlight> = VecDeque::new();
+    let (mut events, mut bytes) = (0, 0);
     let mut held: Option<Batch> = None;
     let mut is_open = true;
     loop {
         while window.front().is_some_and(|front| front.left.load(Ordering::Acquire) == 0) {
             let Some(done) = window.pop_front() else { break };
+            events -= done.batch.events;
+            bytes -= done.bytes;
             confirmed.send_modify(|confirmed| {
                 confirmed.move_to(done.batch.cursor, done.batch.events as u64, done.batch.time_ms);
             });
@@ -157,14 +159,15 @@ pub(crate) async fn run(
         if held.as_ref().is_some_and(|batch| !is_about_collections(batch) || window.is_empty())
             && let Some(batch) = held.take()
         {
-            window.push_back(dispatch(batch, &lanes, usize::from(spec.batch)));
+            let begun = dispatch(batch, &lanes, usize::from(spec.batch));
+            events += begun.batch.events;
+            bytes += begun.bytes;
+            window.push_back(begun);
             continue;
         }
         if !is_open && window.is_empty() && held.is_none() {
             return Ok(());
         }
-        let events: usize = window.iter().map(|batch| batch.batch.events).sum();
-        let bytes: usize = window.iter().map(|batch| batch.bytes).sum();
         let alone = window.back().is_some_and(|last| last.alone);
         let room = is_open && held.is_none() && !alone && events < WINDOW_EVENTS && bytes < WINDOW_BYTES;
         tokio::select! {

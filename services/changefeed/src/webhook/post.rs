@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bigpeer_chassis::{outbound_client, outbound_url, said};
+use bigpeer_chassis::{SIGNATURE, Signer, outbound_client, outbound_url, said};
 use bigpeer_types::Clock;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url};
 
 use super::WebhookSpec;
-use super::sign::{SIGNATURE, sign};
 
 /// Most bytes of an answer that are read; the connection of a longer one is not used again.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
@@ -40,7 +39,7 @@ pub(crate) enum Answer {
 pub(crate) struct Poster {
     client: Client,
     url: Url,
-    spec: WebhookSpec,
+    signer: Signer,
     clock: Arc<dyn Clock>,
 }
 
@@ -54,12 +53,13 @@ impl Poster {
             .user_agent(concat!("bigpeer-webhook/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| format!("no HTTP client: {error}"))?;
-        Ok(Self { client, url, spec: spec.clone(), clock })
+        let signer = Signer::new(spec.secrets.iter().map(|secret| secret.expose().as_bytes()));
+        Ok(Self { client, url, signer, clock })
     }
 
     /// Sends `body` once.
     pub(crate) async fn post(&self, id: &str, content_type: &'static str, attempt: u32, body: Bytes) -> Answer {
-        let signature = sign(&self.spec.secrets, self.clock.now_ms(), &body);
+        let signature = self.signer.sign(self.clock.now_ms(), &body);
         let request = self
             .client
             .post(self.url.clone())

@@ -190,3 +190,40 @@ async fn a_cursor_of_another_app_is_refused() {
     let error = world.reader(&[], Start::At(ahead)).next().await.unwrap_err();
     assert!(matches!(error, bigpeer_changefeed::FeedError::Ahead { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn of_a_thousand_collections_a_cursor_names_one() {
+    let mut world = World::new().await;
+    let names: Vec<_> = (0..1000).map(|n| collection(&format!("{n:04}-{}", "x".repeat(90)))).collect();
+    for chunk in names.chunks(250) {
+        let edits: Vec<_> = chunk.iter().map(|name| (name, id(1), Edit::Insert(json!({"n": 1})))).collect();
+        world.write(0, &edits).await;
+    }
+    let mut feed = Following::new(&world, Start::Snapshot);
+    let mut longest = 0;
+    // Cut off after the first event of every other batch.
+    for number in 0.. {
+        if feed.reader.cursor() == &Cursor::after(world.last()) {
+            break;
+        }
+        if number == 500 {
+            // One that was read and one that was not, and one of them again.
+            feed.reader.snapshot_again(vec![names[0].clone(), names[999].clone(), names[0].clone()]);
+        }
+        feed.batch(&world, (number % 2 == 0).then_some(1)).await;
+        longest = longest.max(feed.reader.cursor().to_string().len());
+    }
+    assert_eq!(feed.consumer.documents, world.at(world.last()));
+    assert!(longest < 1000, "{longest} bytes");
+    // Those that come after a gap are read without being named, too.
+    let edits: Vec<_> = names.iter().take(600).map(|name| (name, id(1), Edit::Set("n", json!(2)))).collect();
+    world.write(0, &edits).await;
+    world.writer.flush().await.unwrap();
+    world.log.trim(&app(), world.store.flushed()).await.unwrap();
+    let cursor = feed.reader.cursor().clone();
+    feed.reader = world.reader(&[], Start::At(cursor)).with_settings(tiny());
+    feed.batch(&world, None).await;
+    assert_eq!(feed.consumer.gaps, 1);
+    assert!(feed.reader.cursor().to_string().len() < 1000);
+    feed.read_to_the_end(&world).await;
+}

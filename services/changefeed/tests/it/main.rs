@@ -11,9 +11,11 @@
 
 mod checker;
 mod kafka;
+mod kept;
 mod reading;
 mod receiver;
 mod served;
 mod streams;
+mod watched;
 mod webhooks;
 mod world;

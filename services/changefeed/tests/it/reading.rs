@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bigpeer_changefeed::{Cursor, Encoder, Format, Kind, Lens, On, Reader, Source, Start, Values};
 use bigpeer_chassis::Access;
+use bigpeer_crdt::{Attachment, Object};
 use serde_json::{Value as Json, json};
 
 use crate::world::{Edit, World, app, collection, id, json as told};
@@ -106,6 +107,8 @@ async fn values_with_their_types() {
     let (mut world, cars) = (World::new().await, collection("cars"));
     world.put(&cars, 1, json!({"a": 1, "m": {"x": "y"}})).await;
     world.write(0, &[(&cars, id(1), Edit::Increment("n", 2))]).await;
+    let photo = Attachment { sha256: [7; 32], length: 5, metadata: Object::new() };
+    world.write(0, &[(&cars, id(1), Edit::Attach("photo", photo.clone()))]).await;
     let lens = Arc::new(Lens::compile(&[], Access::all(), Values::Typed).unwrap());
     let encoder = Encoder::new(&app(), "test", Format::Json);
     let mut reader = Reader::new(Arc::clone(&world.store), Arc::clone(&world.log) as _, lens, encoder, Start::Snapshot);
@@ -114,7 +117,8 @@ async fn values_with_their_types() {
     assert_eq!(
         told(&batch.events[0])["change"]["newValue"],
         json!({"_id": 1, "a": {"register": {"value": 1}}, "n": {"counter": {"value": 2}},
-               "m": {"map": {"value": {"x": {"register": {"value": "y"}}}}}})
+               "m": {"map": {"value": {"x": {"register": {"value": "y"}}}}},
+               "photo": {"attachment": {"value": {"id": photo.id(), "len": 5, "metadata": {}}}}})
     );
 }
 

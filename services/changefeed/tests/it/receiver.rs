@@ -19,6 +19,8 @@ use sha2::Sha256;
 pub(crate) enum Act {
     Take,
     Answer(u16),
+    /// Asks to be asked again after so many seconds.
+    Later(u64),
     /// Never answers.
     Hang,
     /// Answers 200, with a body that never ends.
@@ -35,6 +37,7 @@ struct Seen {
     /// What was taken, in order.
     taken: Vec<Json>,
     attempts: Vec<u32>,
+    event_ids: Vec<String>,
 }
 
 /// A receiver.
@@ -70,6 +73,7 @@ async fn receive(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) 
         let mut seen = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.requests += 1;
         seen.attempts.push(headers["bigpeer-attempt"].to_str().unwrap().parse().unwrap());
+        seen.event_ids.push(headers["bigpeer-event-id"].to_str().unwrap().to_owned());
         seen.requests
     };
     match (shared.script)(number, &json) {
@@ -82,6 +86,7 @@ async fn receive(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) 
             StatusCode::NO_CONTENT.into_response()
         }
         Act::Answer(status) => StatusCode::from_u16(status).unwrap().into_response(),
+        Act::Later(secs) => (StatusCode::TOO_MANY_REQUESTS, [("retry-after", secs.to_string())]).into_response(),
         Act::Hang => std::future::pending().await,
         Act::Endless => {
             shared.seen.lock().unwrap_or_else(PoisonError::into_inner).taken.push(json);
@@ -118,6 +123,11 @@ impl Receiver {
 
     pub(crate) fn attempts(&self) -> Vec<u32> {
         self.seen.lock().unwrap().attempts.clone()
+    }
+
+    /// What each request said that a repetition is told by.
+    pub(crate) fn event_ids(&self) -> Vec<String> {
+        self.seen.lock().unwrap().event_ids.clone()
     }
 
     pub(crate) fn taken(&self) -> Vec<Json> {

@@ -99,6 +99,12 @@ impl Served {
         self.log.metadata().commit(vec![MetaOp::Delete { key }]).await.unwrap();
     }
 
+    /// Keys of the metadata space.
+    pub(crate) async fn keys(&self, prefix: &str) -> Vec<String> {
+        let found = self.log.metadata().range(prefix.as_bytes(), None, usize::MAX).await.unwrap();
+        found.iter().map(|(key, _)| String::from_utf8_lossy(key).into_owned()).collect()
+    }
+
     /// Asks the admin API of feeds.
     pub(crate) async fn admin(&self, method: &str, path: &str, body: Json) -> (u16, Json) {
         self.admin_at(method, &format!("feeds{path}"), body).await
@@ -131,12 +137,12 @@ impl Served {
         secret.map(|secret| secret.expose().to_owned()).unwrap_or_default()
     }
 
-    pub(crate) async fn put(&mut self, of: &str, id: i64, fields: Json) {
+    pub(crate) async fn put(&mut self, of: &str, id: impl Into<Value>, fields: Json) {
         let nothing = Document::new();
         let mut editor = Editor::new(&nothing, &mut self.writer);
         editor.insert(&object(fields), ObjectMode::Map).unwrap();
         let mut builder = TransactionBuilder::new();
-        let id = DocId::from_value(&Value::Int(id)).unwrap();
+        let id = DocId::from_value(&id.into()).unwrap();
         builder.change(&collection(of), &id, &editor.finish().unwrap());
         self.seq += 1;
         let entry = AppendEntry {

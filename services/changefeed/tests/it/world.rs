@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bigpeer_changefeed::{Cursor, Encoder, Event, Format, Kind, Lens, Reader, Source, Start, Values, WalkerSettings};
 use bigpeer_chassis::Access;
-use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value};
+use bigpeer_crdt::{Attachment, DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value};
 use bigpeer_log::{AppendEntry, AppendOutcome, MemoryLog, TransactionLog};
 use bigpeer_tables::{DocumentStore, TablesSettings, Writer};
 use bigpeer_types::{AppId, CollectionName, Hlc, HlcClock, Lsn, ManualClock, SeededIds, SiteId};
@@ -34,6 +34,7 @@ pub(crate) enum Edit {
     Set(&'static str, Json),
     Unset(&'static str),
     Increment(&'static str, i64),
+    Attach(&'static str, Attachment),
     Delete,
     /// Sets a field as a device would that last saw the document so many versions ago.
     StaleSet(usize, &'static str, Json),
@@ -104,6 +105,7 @@ impl World {
                 }
                 Edit::Unset(path) => editor.unset(&[path]).unwrap(),
                 Edit::Increment(path, by) => _ = editor.increment(&[path], *by),
+                Edit::Attach(path, attachment) => editor.attach(&[path], attachment.clone()).unwrap(),
                 Edit::Delete => editor.delete(),
             }
             let Some(delta) = editor.finish() else { continue };

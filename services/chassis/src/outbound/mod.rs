@@ -1,7 +1,8 @@
 //! Requests that others ask this process to make: to webhooks, to issuers of tokens. To public addresses only, unless the
-//! operator allows others; without redirects and proxies; with bounded answers.
+//! operator allows others; without redirects and proxies; with bounded answers; signed, where a secret is shared.
 
 mod address;
+mod sign;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use reqwest::redirect::Policy;
 use reqwest::{ClientBuilder, Response, Url};
 
 use address::{PublicOnly, is_public};
+pub use sign::{SIGNATURE, Signer};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -91,7 +91,7 @@ fn rows() -> Vec<Row> {
         ("GET", "feeds/hook/deliveries", 404),
         ("GET", "feeds/hook/dead-letters", 404),
         ("GET", "feeds/hook/dead-letters/1", 404),
-        ("DELETE", "feeds/hook/dead-letters/1", 204),
+        ("DELETE", "feeds/hook/dead-letters/1", 404),
         ("POST", "feeds/hook/dead-letters/1/deliver", 404),
     ] {
         let path: &'static str = format!("/admin/v1/apps/{{app}}/{path}").leak();

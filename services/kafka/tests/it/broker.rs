@@ -1,11 +1,13 @@
 //! On a real broker, which `BIGPEER_TEST_KAFKA` names (`scripts/test_kafka.py` starts one): what consumers of committed
 //! messages see, and what whoever takes over is told.
 
+use bigpeer_changefeed::Kafka;
+use bigpeer_kafka::Librdkafka;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{check_order, deliver, event, events, numbers, open, opening, read};
 
@@ -73,4 +75,33 @@ async fn the_limit_of_the_topic_is_asked_for() {
     assert_eq!(buried.len(), 3);
     assert_eq!(numbers(&read(&brokers, "narrow", 2)).len(), 57);
     assert_eq!(read(&brokers, "narrow.dead-letters", 1).len(), 3);
+}
+
+/// Behind a gate that asks for a certificate and a password, which `BIGPEER_TEST_KAFKA_GATE` tells of.
+#[tokio::test]
+#[ignore = "needs a broker: scripts/test_kafka.py"]
+async fn whoever_is_not_let_in_is_told_why_also_when_topics_are_to_be_made() {
+    let gate = std::env::var("BIGPEER_TEST_KAFKA_GATE").expect("BIGPEER_TEST_KAFKA_GATE tells of no gate");
+    let gate: Value = serde_json::from_str(&gate).unwrap();
+    let (brokers, user, tls) = (gate["brokers"].as_str().unwrap(), &gate["username"], &gate["tls"]);
+    let sink = |mechanism: &str, password: &Value, tls: &Value, create: bool| {
+        let sasl = json!({"mechanism": mechanism, "username": user, "password": password});
+        let mut sink = json!({"tls": tls, "sasl": sasl});
+        if create {
+            sink["create"] = json!({"partitions": 1});
+        }
+        opening(brokers, "gated", sink)
+    };
+    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] {
+        let (mut topic, _) = open(&sink(mechanism, &gate["password"], tls, true)).await;
+        deliver(topic.as_mut(), events(0, 5), 1).await.unwrap();
+        for create in [true, false] {
+            let wrong = Librdkafka.open(sink(mechanism, &json!("open barley"), tls, create)).await.err().unwrap();
+            assert!(wrong.contains("authentication failed"), "{mechanism}: {wrong}");
+            assert!(!wrong.contains("barley"), "{wrong}");
+        }
+    }
+    // A certificate of authorities that are not trusted.
+    let stranger = Librdkafka.open(sink("PLAIN", &gate["password"], &json!({}), true)).await.err().unwrap();
+    assert!(stranger.contains("TLS failed"), "{stranger}");
 }

@@ -65,6 +65,9 @@ async fn what_is_too_large_for_the_feed_is_told_to_another_topic_and_the_rest_go
     assert_eq!((&letters[0].json["documentId"], letters[0].key.as_deref()), (&json!(2), Some("cars:2")));
     assert!(letters[0].json["reason"].as_str().unwrap().contains("too large"));
     assert_eq!(letters[0].json["cursor"], "2.0");
+    let header = |name: &str| letters[0].headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    assert_eq!((header("bigpeer-type"), header("bigpeer-event-id")), (Some("deadLetter"), Some("2.0:0")));
+    assert_eq!(header("bigpeer-reason"), letters[0].json["reason"].as_str());
     assert!(deliver(topic.as_mut(), events(4, 10), 2).await.unwrap().is_empty());
 }
 
