@@ -12,6 +12,7 @@ use bigpeer_types::{AppId, Lsn, ManualClock};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 
+use crate::faults::{Faulty, Mode};
 use crate::model::{Edit, World, app, check, collection, id, object, scanned};
 
 /// A world whose time is in the test's hands, a century after the machine's, as object stores have clocks of their own.
@@ -239,6 +240,39 @@ async fn a_clone_is_the_app_at_its_lsn_and_goes_its_own_way() {
     let (objects, log) = (Arc::clone(&world.objects), Arc::new(world.log.clone()));
     let second = DocumentStore::open(clone_of_clone, objects, log, world.settings.clone()).await.unwrap();
     check(&second.snapshot(), &world.truth).await;
+}
+
+#[tokio::test]
+async fn a_clone_that_breaks_off_anywhere_leaves_nothing_that_is_kept_for_ever() {
+    let (mut world, clock) = world();
+    let faulty = Faulty::new();
+    world.objects = Arc::clone(&faulty) as _;
+    let store = world.open().await;
+    let writer = store.writer().await.unwrap();
+    put_ten(&mut world, 0).await;
+    flush(&world, &store, &writer).await;
+    put_ten(&mut world, 5).await;
+    store.wait_for(world.truth.last()).await.unwrap();
+    let (mut n, mut broken) = (0, 0);
+    loop {
+        let target = AppId::new(&format!("copy-{n}")).unwrap();
+        faulty.fail_at(n, Mode::ForEver);
+        let cloned = store.clone_as(&target, &store.snapshot()).await;
+        faulty.heal();
+        // Pins are found where they end, whether or not that time has come.
+        clock.advance(2 * 86_400_000);
+        writer.collect_garbage().await.unwrap();
+        let pins = store.pins().await.unwrap();
+        match cloned {
+            Ok(cloned) => {
+                assert_eq!(pins, [cloned.pin.unwrap()], "of all attempts, in the end");
+                break;
+            }
+            Err(_) => assert_eq!(pins, [], "after operation {n}"),
+        }
+        (n, broken) = (n + 1, broken + 1);
+    }
+    assert!(broken > 5, "{broken}");
 }
 
 #[tokio::test]
