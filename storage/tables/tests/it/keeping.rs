@@ -172,6 +172,31 @@ async fn attachments_go_when_nothing_refers_to_them_and_not_before() {
 }
 
 #[tokio::test]
+async fn an_attachment_that_gets_a_document_while_it_is_looked_for_elsewhere_stays() {
+    let (mut world, clock) = world();
+    let faulty = Faulty::new();
+    world.objects = Arc::clone(&faulty) as _;
+    let c = collection("c");
+    for n in 1..=2 {
+        upload(&world, n).await;
+    }
+    put_ten(&mut world, 0).await;
+    let store = world.caught_up().await;
+    let writer = store.writer().await.unwrap();
+    assert_eq!(writer.collect_attachments().await.unwrap(), 0, "marked");
+    clock.advance(3_601_000);
+    // The documents were looked at when the pins are.
+    let (reached, go_on) = faulty.stop_at_list(bigpeer_tables::paths::pins(&app()));
+    let write = async {
+        reached.await.unwrap();
+        world.write(&[(&c, id(1), Edit::Attach("photo", blob(1)))]).await;
+        go_on.send(()).unwrap();
+    };
+    let (deleted, ()) = tokio::join!(writer.collect_attachments(), write);
+    assert_eq!((deleted.unwrap(), attachments(&world).await), (1, vec![1]));
+}
+
+#[tokio::test]
 async fn a_young_attachment_waits_for_its_document() {
     let (mut world, clock) = world();
     // Younger than the machine's time by this clock.
