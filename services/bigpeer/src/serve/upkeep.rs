@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post, put};
 use axum::{Json as Answer, Router};
-use bigpeer_chassis::{ApiError, ErrorCode, Json};
+use bigpeer_chassis::{ApiError, CatalogueError, ErrorCode, Json};
 use bigpeer_compactor::{Compactor, CompactorError};
 use bigpeer_crdt::{DocId, Value as DocValue};
 use bigpeer_tables::manifest::CollectionSettings;
@@ -291,7 +291,12 @@ async fn put_clone(
     // The files first: an app that can be found is whole.
     let target = context.catalogue.new_app_id()?;
     let cloned = store.clone_as(&target, &snapshot).await.map_err(|error| tables(&error))?;
-    let made = context.catalogue.create_clone(target, &origin, &clone).await?;
+    let made = context.catalogue.create_clone(target, &origin, &clone).await;
+    // Nothing was changed, and nobody will ever find what was made: nothing of the origin is to be kept for it.
+    if let (Err(CatalogueError::Busy | CatalogueError::Rejected { .. }), Some(pin)) = (&made, &cloned.pin) {
+        store.unpin(&pin.name).await.map_err(|error| tables(&error))?;
+    }
+    let made = made?;
     context.stores.open(&made.id).await.map_err(|error| ApiError::internal(&error))?;
     tracing::info!(app = %made.id, origin = %app, lsn = %cloned.lsn, "an app was cloned");
     let mut answer = app_json(&made);
