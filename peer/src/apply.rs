@@ -16,7 +16,7 @@ use bigpeer_dql::SelectPlan;
 use bigpeer_protocol::{PeerEffect, pb};
 use bigpeer_types::{CollectionName, Hlc, Lsn};
 
-pub(crate) use first_sync::prepare;
+pub(crate) use first_sync::{Ready, prepare};
 
 use crate::local::{Evaluation, decode, parse_arguments};
 use crate::store::{StoredSubscription, Work};
@@ -165,8 +165,15 @@ impl<'b, 'a> Batch<'b, 'a> {
             self.left(snapshot, &collection, number, &left.id, of_key)?;
         }
         if !page.position.is_empty() {
+            check_key(&page.position)?;
             for id in &subscriptions {
                 self.work.set_page(*id, snapshot, &page.position)?;
+            }
+        }
+        if !page.reached.is_empty() {
+            check_key(&page.reached)?;
+            for id in &subscriptions {
+                self.work.reach(*id, &page.reached, snapshot)?;
             }
         }
         Ok(())
@@ -209,7 +216,7 @@ impl<'b, 'a> Batch<'b, 'a> {
 
     /// Nothing that does not decode is ever stored.
     fn check(&mut self, key: &[u8], state: &[u8]) -> Result<(), PeerError> {
-        DocId::from_key(key).map_err(|error| PeerError::Protocol(error.to_string()))?;
+        check_key(key)?;
         let header = Document::validate_encoded(state).map_err(|error| PeerError::Protocol(error.to_string()))?;
         self.newest = self.newest.max(header.max_hlc);
         Ok(())
@@ -335,6 +342,7 @@ impl<'b, 'a> Batch<'b, 'a> {
                 in_doubt.extend(self.end_first_sync(subscription, lsn)?);
             }
             self.work.set_cursor(subscription, lsn)?;
+            self.work.forget_reached(subscription)?;
             if let Some(status) = self.work.status.subscriptions.get_mut(&subscription)
                 && !status.caught_up
             {
@@ -512,6 +520,11 @@ fn plan_of(
     let arguments = parse_arguments(&subscription.arguments)?;
     let plan = evaluation.select(&subscription.query, &arguments)?;
     Ok((subscription, plan))
+}
+
+/// Keys that the server sends.
+fn check_key(key: &[u8]) -> Result<(), PeerError> {
+    DocId::from_key(key).map(drop).map_err(|error| PeerError::Protocol(error.to_string()))
 }
 
 fn parse_id(key: &[u8]) -> Result<DocId, PeerError> {

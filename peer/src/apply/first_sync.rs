@@ -14,19 +14,27 @@ use std::ops::ControlFlow;
 use bigpeer_dql::SelectPlan;
 use bigpeer_protocol::pb;
 use bigpeer_types::{CollectionName, Lsn};
+use bytes::Bytes;
 
 use super::{Batch, parse_id, plan_of};
 use crate::local::{Evaluation, decode};
 use crate::store::{StoredSubscription, Work};
 use crate::{PeerError, PeerEvent, SubscriptionId};
 
-/// Makes subscriptions ready to be asked for, and answers them as they are to be asked for: those that have nothing to
-/// resume from begin a first sync.
+/// A subscription as it is to be asked for.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) subscription: StoredSubscription,
+    /// Where it is ahead of its cursor, or its page: keys, and what is here of the documents up to them.
+    pub(crate) reached: Vec<(Bytes, Lsn)>,
+}
+
+/// Makes subscriptions ready to be asked for: those that have nothing to resume from begin a first sync.
 pub(crate) fn prepare(
     work: &mut Work<'_>,
     ids: &[SubscriptionId],
     evaluation: &Evaluation,
-) -> Result<Vec<StoredSubscription>, PeerError> {
+) -> Result<Vec<Ready>, PeerError> {
     let mut ready = Vec::new();
     for id in ids {
         // One that was ended a moment ago is not there any more.
@@ -37,7 +45,8 @@ pub(crate) fn prepare(
         if subscription.cursor.is_none() && subscription.page.is_none() {
             begin(work, *id, &plan, false)?;
         }
-        ready.push(subscription);
+        let reached = work.tables().reached(*id)?;
+        ready.push(Ready { subscription, reached });
     }
     Ok(ready)
 }

@@ -112,6 +112,55 @@ async fn a_batch_is_stored_whole_with_its_cursor_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn how_far_a_broken_catch_up_came_is_kept_until_it_is_complete() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, _signals) = open(dir.path());
+    let (id, ids) = subscribe(&store).await;
+    let mut clock = clock();
+    let key = |number: i64| DocId::from_value(&Value::Int(number)).expect("an id").as_key().to_vec();
+    let reached = |number: i64, version: u64| {
+        let page = pb::Page {
+            subscriptions: vec![1],
+            collection: "cars".to_owned(),
+            snapshot: Some(Lsn::new(version, 0).into()),
+            reached: key(number).into(),
+            ..pb::Page::default()
+        };
+        PeerEffect::Apply { changes: pb::Changes { page: Some(page), ..pb::Changes::default() }, bytes: 0 }
+    };
+    let ready = || async {
+        let evaluation = evaluation();
+        let prepare = move |work: &mut Work<'_>| prepare(work, &[id], &evaluation);
+        let ready = store.write(Durability::Power, prepare).await.expect("prepares").pop().expect("one");
+        let short = |(key, lsn): (bytes::Bytes, Lsn)| (key.to_vec(), lsn.version);
+        (ready.subscription, ready.reached.into_iter().map(short).collect::<Vec<_>>())
+    };
+    // Ahead of a cursor.
+    apply_to(&store, vec![caught_up(5), reached(70, 6)], &ids).await.expect("applies");
+    assert_eq!((ready().await.0.cursor, ready().await.1), (Some(Lsn::new(5, 0)), vec![(key(70), 6)]));
+    apply_to(&store, vec![reached(10, 7), reached(20, 7)], &ids).await.expect("applies");
+    assert_eq!(ready().await.1, [(key(20), 7), (key(70), 6)]);
+    apply_to(&store, vec![reached(15, 8), reached(12, 9)], &ids).await.expect("applies");
+    assert_eq!(ready().await.1, [(key(12), 9), (key(15), 8), (key(20), 7), (key(70), 6)]);
+    apply_to(&store, vec![reached(11, 10)], &ids).await.expect("applies");
+    let bounded = [(key(11), 10), (key(15), 8), (key(20), 7), (key(70), 6)];
+    assert_eq!(ready().await.1, bounded, "what was between is as old as what comes after it");
+    apply_to(&store, vec![reached(80, 11)], &ids).await.expect("applies");
+    assert_eq!(ready().await.1, [(key(80), 11)]);
+    apply_to(&store, vec![caught_up(11)], &ids).await.expect("applies");
+    assert_eq!((ready().await.0.cursor, ready().await.1), (Some(Lsn::new(11, 0)), vec![]));
+    // Ahead of a page of a first sync, and not of the next.
+    let resync = PeerEffect::Resync { subscriptions: vec![1] };
+    apply_to(&store, vec![reached(90, 12), resync], &ids).await.expect("applies");
+    assert_eq!((ready().await.0.cursor, ready().await.1), (None, vec![]));
+    apply_to(&store, vec![page(0..10, &mut clock, 1), reached(4, 6)], &ids).await.expect("applies");
+    let (subscription, ahead) = ready().await;
+    assert_eq!((subscription.page, ahead), (Some((Lsn::new(5, 0), key(9).into())), vec![(key(4), 6)]));
+    apply_to(&store, vec![page(10..20, &mut clock, 1)], &ids).await.expect("applies");
+    assert_eq!(ready().await.1, []);
+}
+
+#[tokio::test]
 async fn a_subscription_that_is_put_back_is_not_caught_up_and_its_cursor_stands_still_until_it_is() {
     let dir = tempfile::tempdir().expect("a directory");
     let (store, signals) = open(dir.path());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bigpeer_crdt::{Attachment, DocId};
 use bigpeer_types::Lsn;
-use reqwest::header::{CONTENT_RANGE, IF_RANGE, RANGE};
+use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
@@ -90,15 +90,18 @@ impl Job {
         let server = Server::new(&self.attachments.core.store, &settings)?;
         let mut backoff = Backoff::new(settings.backoff_min, settings.backoff_max);
         let part = self.attachments.core.blobs.part(sha256);
+        // Object storage may hand out the bytes itself. If that does not work from here, the server does.
+        let mut redirect = true;
         while self.here(&part).await? < self.attachment.length || self.attachment.length == 0 {
             let before = self.here(&part).await?;
-            match self.attempt(&server, &part, before).await {
+            match self.attempt(&server, &part, before, redirect).await {
                 Ok(()) => break,
                 Err(error) if !error.is_retryable() || matches!(error, PeerError::NoAttachment(_)) => {
                     return Err(error);
                 }
                 Err(error) => {
-                    if self.here(&part).await? > before {
+                    redirect = self.here(&part).await? > before;
+                    if redirect {
                         backoff.reset();
                     }
                     if backoff.failures() >= MOST_FAILURES {
@@ -125,15 +128,19 @@ impl Job {
     }
 
     /// One request: from where the file ends to the end of the blob, or to the end of the connection.
-    async fn attempt(&self, server: &Server, part: &Path, from: u64) -> Result<(), PeerError> {
+    async fn attempt(&self, server: &Server, part: &Path, from: u64, redirect: bool) -> Result<(), PeerError> {
         let moved = Moved::default();
         let path = format!("v4/attachments/{}", self.attachment.id());
         let (mut request, _) = server.request(Method::GET, &path).await?;
         let document = self.id.to_value().to_json().to_string();
-        request = request.query(&[("collection", &*self.collection), ("document", &document), ("redirect", "true")]);
+        request = request.query(&[("collection", &*self.collection), ("document", &document)]);
+        if redirect {
+            request = request.query(&[("redirect", "true")]);
+        }
         if from > 0 {
+            // The bytes of a digest never change, and all of them are looked at in the end: no If-Range, which object storage
+            // would not understand.
             request = request.header(RANGE, format!("bytes={from}-"));
-            request = request.header(IF_RANGE, format!("\"{}\"", self.attachment.id()));
         }
         // The server may be another one than that which sent the document.
         let seen =
@@ -145,6 +152,9 @@ impl Job {
         let at = match response.status() {
             StatusCode::OK => 0,
             StatusCode::PARTIAL_CONTENT => start_of(&response).filter(|at| *at == from).ok_or_else(strange)?,
+            status if !server.is_at(response.url()) => {
+                return Err(PeerError::Unreachable(format!("object storage answers {status}")));
+            }
             StatusCode::NOT_FOUND => return Err(PeerError::NoAttachment(message(response).await)),
             // A token that has just ended is renewed by the session.
             StatusCode::UNAUTHORIZED => return Err(PeerError::Unreachable(message(response).await)),

@@ -48,6 +48,11 @@ impl Server {
         Ok((request, token))
     }
 
+    /// Whether this is the server's, and no place that it has sent the request to.
+    pub(super) fn is_at(&self, url: &reqwest::Url) -> bool {
+        url.as_str().starts_with(&self.base)
+    }
+
     /// Sends a request and waits for the head of its answer, for as long as something moves.
     pub(super) async fn send(&self, request: RequestBuilder, moved: &Moved) -> Result<Response, PeerError> {
         self.while_moving(moved, async { request.send().await.map_err(|error| unreachable(&error)) }).await

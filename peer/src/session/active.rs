@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::run::{End, RENEW_BEFORE, Runner, millis, told};
 use super::{Endpoint, Link, Login, refresh};
-use crate::apply::{Applied, SessionIds, apply, prepare};
+use crate::apply::{Applied, Ready, SessionIds, apply, prepare};
 use crate::store::{Durability, Unpushed};
 use crate::{Credentials, PeerError, Status, SubscriptionId};
 
@@ -199,7 +199,7 @@ impl<'r> Active<'r> {
         }
         let evaluation = self.runner.evaluation.clone();
         let change = move |work: &mut crate::store::Work<'_>| prepare(work, &missing, &evaluation);
-        for subscription in self.runner.store.write(Durability::Process, change).await? {
+        for Ready { subscription, reached } in self.runner.store.write(Durability::Process, change).await? {
             self.last_name += 1;
             let id = self.last_name;
             let resume = match (subscription.page, subscription.cursor) {
@@ -209,8 +209,9 @@ impl<'r> Active<'r> {
             };
             let scope = subscription.scope;
             let resume = resume.map(|(lsn, position)| pb::Resume { lsn: Some(lsn.into()), position, scope });
-            let subscribe =
-                pb::Subscribe { id, query: subscription.query, arguments_json: subscription.arguments, resume };
+            let reached = reached.into_iter().map(|(position, lsn)| pb::Reached { position, lsn: Some(lsn.into()) });
+            let (query, arguments_json) = (subscription.query, subscription.arguments);
+            let subscribe = pb::Subscribe { id, query, arguments_json, resume, reached: reached.collect() };
             Arc::make_mut(&mut self.names).insert(id, subscription.id);
             let effects = self.link.session.subscribe(subscribe).map_err(misuse)?;
             self.link.execute(effects);

@@ -42,6 +42,7 @@ impl Work<'_> {
              WHERE number = ?1",
         )?;
         update.execute([id.0.cast_signed()])?;
+        self.forget_reached(id)?;
         if let Some(status) = self.status.subscriptions.get_mut(&id) {
             status.cursor = None;
             status.caught_up = false;

@@ -19,6 +19,7 @@ mod first_sync;
 mod lock;
 mod meta;
 mod pending;
+mod reached;
 mod rejections;
 mod schema;
 mod subscriptions;

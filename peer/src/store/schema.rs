@@ -14,7 +14,7 @@ use crate::PeerError;
 const APPLICATION_ID: i64 = 0x6267_7072;
 
 /// What makes each version of the tables out of the one before, the first out of nothing.
-const STEPS: [&str; 2] = [FIRST, ATTACHMENTS_AND_REJECTIONS];
+const STEPS: [&str; 3] = [FIRST, ATTACHMENTS_AND_REJECTIONS, REACHED];
 
 /// The version that this code reads and writes. An older store is brought to it, a newer one is refused.
 const SCHEMA_VERSION: i64 = STEPS.len() as i64;
@@ -74,6 +74,15 @@ CREATE TABLE rejections (
     code TEXT NOT NULL, message TEXT NOT NULL, documents TEXT NOT NULL, dismissed INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX rejections_seq ON rejections (site, seq);
+";
+
+const REACHED: &str = "
+-- Where a subscription that catches up is ahead of its cursor, or of its page: of the documents with keys up to the position,
+-- and after the position before it, everything up to lsn is in `documents`. Greater positions have smaller LSNs.
+CREATE TABLE reached (
+    subscription INTEGER NOT NULL, position BLOB NOT NULL, lsn BLOB NOT NULL,
+    PRIMARY KEY (subscription, position)
+) WITHOUT ROWID;
 ";
 
 /// Opens the file for the one writer, makes the tables when it is new, and brings them up to date when they are older.

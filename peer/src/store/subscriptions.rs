@@ -92,6 +92,7 @@ impl Work<'_> {
             return Err(PeerError::NoSubscription(id.0));
         }
         connection.prepare_cached("DELETE FROM unnamed WHERE subscription = ?1")?.execute([number])?;
+        self.forget_reached(id)?;
         self.status.subscriptions.remove(&id);
         Ok(())
     }
@@ -116,7 +117,7 @@ impl Work<'_> {
             .connection
             .prepare_cached("UPDATE subscriptions SET page_lsn = ?2, page_position = ?3 WHERE number = ?1")?;
         update.execute(params![id.0.cast_signed(), snapshot.to_bytes().as_slice(), position])?;
-        Ok(())
+        self.forget_reached_up_to(id, position)
     }
 
     /// The server opened the subscription under this scope.

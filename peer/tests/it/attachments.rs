@@ -262,6 +262,29 @@ async fn a_server_without_ranges_without_the_blob_or_without_time_is_dealt_with(
 }
 
 #[tokio::test]
+async fn what_object_storage_does_not_hand_out_comes_from_the_server() {
+    let (server, store, elsewhere) = (Fake::start().await, dir(), Fake::start().await);
+    let (first, second, third) = (content(1000), content(2000), content(3000));
+    [&first, &second, &third].into_iter().for_each(|bytes| drop(server.blobs().put(bytes)));
+    let peer = connected(&server, store.path()).await;
+    // Nobody is there; it is not there; it is.
+    let place = |bytes: &[u8]| {
+        let url = elsewhere.settings().url;
+        format!("{url}/an-app/api/v4/attachments/{}?collection=photos&document=1", token(bytes).id())
+    };
+    server.blobs().faults(|faults| faults.redirect_to = Some("http://127.0.0.1:1/gone".to_owned()));
+    assert_eq!(fetch(&peer, &token(&first)).await.expect("fetched"), first);
+    server.blobs().faults(|faults| faults.redirect_to = Some(place(&second)));
+    assert_eq!(fetch(&peer, &token(&second)).await.expect("fetched"), second);
+    assert_eq!(elsewhere.blobs().requests().len(), 1);
+    elsewhere.blobs().put(&third);
+    elsewhere.blobs().faults(|faults| faults.cut_blob_after = Some(1200));
+    server.blobs().faults(|faults| faults.redirect_to = Some(place(&third)));
+    assert_eq!(fetch(&peer, &token(&third)).await.expect("fetched"), third);
+    assert_eq!(elsewhere.blobs().requests().len(), 3, "and goes on there");
+}
+
+#[tokio::test]
 async fn the_least_recently_used_go_when_the_cache_is_full_and_what_is_not_sent_stays() {
     let (server, store) = (Fake::start().await, dir());
     let mut settings = PeerSettings::new(store.path());

@@ -553,7 +553,9 @@ impl Session<'_> {
             let effects = self.session.resync(&[id]);
             Box::pin(self.effects(effects)).await?;
         }
-        let (pages, snapshot) = self.pages(id, &plan, resume);
+        let reached = subscribe.reached.into_iter();
+        let reached: Vec<_> = reached.map(|one| (one.position, one.lsn.map_or(0, |lsn| lsn.version))).collect();
+        let (pages, snapshot) = self.pages(id, &plan, resume, &reached);
         for page in pages {
             self.inner.paged.fetch_add(page.states.len() as u64, Ordering::SeqCst);
             self.send(&pb::Changes { page: Some(page), ..pb::Changes::default() }.into()).await?;
@@ -568,8 +570,14 @@ impl Session<'_> {
         Box::pin(self.effects(effects)).await
     }
 
-    /// What a subscription that comes from `resume` has to hear, two documents a page.
-    fn pages(&self, id: u32, plan: &SelectPlan, resume: Option<(u64, bytes::Bytes)>) -> (Vec<pb::Page>, Lsn) {
+    /// What a subscription that comes from `resume`, and is ahead of it in places, has to hear, two documents a page.
+    fn pages(
+        &self,
+        id: u32,
+        plan: &SelectPlan,
+        resume: Option<(u64, bytes::Bytes)>,
+        reached: &[(bytes::Bytes, u64)],
+    ) -> (Vec<pb::Page>, Lsn) {
         let state = self.inner.lock();
         let snapshot = Lsn::new(state.log.len() as u64, 0);
         let page = || pb::Page {
@@ -578,8 +586,9 @@ impl Session<'_> {
             snapshot: Some(snapshot.into()),
             ..pb::Page::default()
         };
-        let (since, position) = resume.unwrap_or_default();
-        let first_sync = since == 0 || !position.is_empty();
+        let reached = if resume.is_some() { reached } else { &[] };
+        let (cursor, position) = resume.unwrap_or_default();
+        let first_sync = cursor == 0 || !position.is_empty();
         let (mut caught, mut pages, mut next) = (page(), Vec::new(), page());
         for ((collection, document_id), document) in &state.documents {
             if collection != plan.collection().as_str() {
@@ -587,7 +596,9 @@ impl Session<'_> {
             }
             let key: bytes::Bytes = document_id.as_key().to_vec().into();
             let lsn = state.changed_at.get(&(collection.clone(), document_id.clone())).copied().unwrap_or(0);
-            let is_new = first_sync && document_id.as_key() > position.as_ref();
+            let ahead = reached.iter().find(|(position, _)| document_id.as_key() <= position.as_ref());
+            let since = ahead.map_or(cursor, |(_, lsn)| *lsn);
+            let is_new = ahead.is_none() && first_sync && document_id.as_key() > position.as_ref();
             let matches = plan.matches(document_id, document);
             let found = || pb::State {
                 id: key.clone(),
@@ -603,12 +614,18 @@ impl Session<'_> {
                 }
             } else if !is_new && lsn > since && matches {
                 caught.states.push(found());
+                if caught.states.len() == 2 {
+                    caught.reached = key;
+                    pages.push(std::mem::replace(&mut caught, page()));
+                }
             } else if !is_new && lsn > since {
                 caught.clock = caught.clock.max(document.max_hlc().to_bits());
                 caught.left.push(pb::LeftKey { id: key, ..pb::LeftKey::default() });
             }
         }
-        pages.insert(0, caught);
+        // What has changed comes before what is new.
+        let at = pages.iter().position(|page: &pb::Page| !page.position.is_empty()).unwrap_or(pages.len());
+        pages.insert(at, caught);
         pages.push(next);
         (pages, snapshot)
     }

@@ -47,6 +47,8 @@ pub(crate) struct Faults {
     pub(crate) endless_blob: bool,
     /// Ranges are not served.
     pub(crate) whole_blobs_only: bool,
+    /// Whoever can be sent elsewhere for a blob is, always.
+    pub(crate) redirect_to: Option<String>,
     /// The next request is answered so.
     pub(crate) answer: Option<u16>,
 }
@@ -111,6 +113,10 @@ impl FakeBlobs {
         if let Some(status) = denied {
             let body = br#"{"error":{"code":"x","message":"the test does not allow it"}}"#;
             return Some(response(status, &[], body));
+        }
+        let elsewhere = self.lock().faults.redirect_to.clone();
+        if let Some(to) = elsewhere.filter(|_| head.path.contains("redirect=true")) {
+            return Some(response(307, &[("location", &to)], b""));
         }
         match (head.method.as_str(), path.split('/').collect::<Vec<_>>().as_slice()) {
             ("POST", ["v1", "attachments", "uploads"]) => {

@@ -36,7 +36,7 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_with_everything_in_i
         peer.attach_bytes("new in version 2", Object::new()).await.expect("attaches");
         peer.close().await;
         drop(peer);
-        assert_eq!(version(dir.path()), 2);
+        assert_eq!(version(dir.path()), 3);
         let database = rusqlite::Connection::open(dir.path().join("peer.db")).expect("opens");
         database.execute_batch("DELETE FROM attachments").expect("as it was");
     }
@@ -44,7 +44,7 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_with_everything_in_i
 
 #[tokio::test]
 async fn a_store_of_a_newer_version_or_of_none_is_refused_and_left_alone() {
-    for (set, told) in [(3, "a newer bigpeer"), (99, "version 99"), (0, "never was")] {
+    for (set, told) in [(4, "a newer bigpeer"), (99, "version 99"), (0, "never was")] {
         let dir = tempfile::tempdir().expect("a directory");
         drop(open(dir.path()).await);
         let database = rusqlite::Connection::open(dir.path().join("peer.db")).expect("opens");

@@ -52,13 +52,14 @@ pub fn document(routes: &[Described]) -> Value {
 }
 
 /// What requests are refused with.
-const REFUSALS: [(u16, &str); 8] = [
+const REFUSALS: [(u16, &str); 9] = [
     (400, "The request cannot be understood."),
     (401, "No valid admin token."),
     (403, "The token is good, and may not do this."),
     (404, "It does not exist, or it is not the caller's."),
     (409, "What is there stands against it."),
     (413, "The body is too large."),
+    (429, "Too many wrong tokens from this address; with Retry-After."),
     (500, "The server failed; report the request id."),
     (503, "Not now; with Retry-After."),
 ];

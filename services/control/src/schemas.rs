@@ -76,23 +76,26 @@ fn count(description: &str) -> Value {
 }
 
 pub(crate) fn quota() -> Value {
-    let small =
-        |description: &str| json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX, "description": description });
+    let limit = |maximum: u64, description: &str| {
+        json!({ "type": ["integer", "null"], "minimum": 0, "maximum": maximum, "description": description })
+    };
+    let small = |description: &str| limit(u32::MAX.into(), description);
+    let large = |description: &str| limit(u64::MAX, description);
     object(
         &[],
         &[
             ("requests_per_second", small("Requests a second.")),
             ("request_burst", small("Requests at once after a silence; without, those of one second.")),
             ("key_requests_per_second", small("Requests a second of each key or user.")),
-            ("bytes_in_per_second", count("Bytes a second that come in.")),
+            ("bytes_in_per_second", large("Bytes a second that come in.")),
             ("sessions", small("Sync sessions at once.")),
             ("subscriptions", small("Subscriptions of all sessions together.")),
             ("session_subscriptions", small("Subscriptions of one session.")),
-            ("storage_bytes", count("Bytes of documents and attachments; beyond, only deletions are taken.")),
+            ("storage_bytes", large("Bytes of documents and attachments; beyond, only deletions are taken.")),
             ("sql_queries", small("SQL queries at once.")),
             ("sql_time_secs", small("Seconds that a SQL query may take.")),
-            ("sql_memory_bytes", count("Bytes of memory of a SQL query.")),
-            ("feed_lag_bytes", count("Bytes of changes that are kept for feeds that lag, at most.")),
+            ("sql_memory_bytes", large("Bytes of memory of a SQL query.")),
+            ("feed_lag_bytes", large("Bytes of changes that are kept for feeds that lag, at most.")),
         ],
     )
 }

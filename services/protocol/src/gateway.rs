@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bigpeer_types::{Lsn, SiteId};
 
 use crate::frame::FrameError;
-use crate::limits::{MAX_HELD, MAX_HELLO_BYTES, MAX_TOKEN_BYTES};
+use crate::limits::{MAX_HELD, MAX_HELLO_BYTES, MAX_REACHED, MAX_TOKEN_BYTES};
 use crate::messages::pb::{self, CloseCode};
 
 /// What the gateway is to do.
@@ -316,6 +316,9 @@ impl GatewaySession {
     fn subscribe(&mut self, subscribe: pb::Subscribe) -> Vec<GatewayEffect> {
         if subscribe.id <= self.last_subscription {
             return self.protocol_error("a subscription's id must be greater than those before it");
+        }
+        if subscribe.reached.len() > MAX_REACHED {
+            return self.protocol_error("a Subscribe says `reached` too often");
         }
         self.last_subscription = subscribe.id;
         if self.subscriptions.len() as u64 >= u64::from(self.limits.max_subscriptions) {

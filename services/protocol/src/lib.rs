@@ -17,7 +17,7 @@ pub use frame::{FrameError, Framed, decode_gateway_frame, decode_peer_frame, enc
 pub use gateway::{Admission, GatewayEffect, GatewaySession, SubscriptionPhase};
 pub use held::fingerprint;
 pub use messages::pb;
-pub use page::PageWriter;
+pub use page::{PageWriter, Progress};
 pub use peer::{Misuse, PeerEffect, PeerSession, PushWindow};
 
 /// The WebSocket subprotocol's name.

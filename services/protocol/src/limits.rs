@@ -25,5 +25,8 @@ pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// Most fingerprints in one Held: a megabyte.
 pub const MAX_HELD: usize = 128 * 1024;
 
+/// Most places in which a Subscribe is ahead of its cursor.
+pub const MAX_REACHED: usize = 4;
+
 /// A transaction larger than this is pushed in parts of this size, so that what else a session has to say gets its turn.
 pub const PART_BYTES: usize = 1024 * 1024;

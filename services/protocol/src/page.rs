@@ -18,6 +18,7 @@ const PAGE_STATES: u8 = 4 << 3 | 2;
 const PAGE_LEFT: u8 = 5 << 3 | 2;
 const PAGE_POSITION: u8 = 6 << 3 | 2;
 const PAGE_CLOCK: u8 = 7 << 3 | 1;
+const PAGE_REACHED: u8 = 8 << 3 | 2;
 const STATE_ID: u8 = 1 << 3 | 2;
 const STATE_STATE: u8 = 2 << 3 | 2;
 const STATE_LSN: u8 = 3 << 3 | 2;
@@ -32,6 +33,17 @@ const LSN_ORDER: u8 = 2 << 3;
 const PADDED: usize = 5;
 /// Flags, the envelope's key and length, Changes' key and length.
 const HEADER: usize = 1 + 2 * (1 + PADDED);
+
+/// What a peer may note of a page, so that it need not be sent again. A key must be one that the peer may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// Nothing.
+    None,
+    /// All documents up to this key have been sent: `Page.position`.
+    Everything(&'a [u8]),
+    /// What has changed has been sent, of the documents up to this key: `Page.reached`.
+    Changed(&'a [u8]),
+}
 
 /// Collects one page.
 #[derive(Debug)]
@@ -111,15 +123,18 @@ impl PageWriter {
         self.documents == 0
     }
 
-    /// The frame. `position` is the last key of a first sync that the page covers.
+    /// The frame.
     #[must_use]
-    pub fn finish(mut self, position: Option<&[u8]>, compression: pb::Compression) -> Framed<Bytes> {
-        if let Some(position) = position {
+    pub fn finish(mut self, progress: Progress<'_>, compression: pb::Compression) -> Framed<Bytes> {
+        if let Progress::Everything(position) = progress {
             put_bytes(&mut self.frame, PAGE_POSITION, position);
         }
         if self.clock != 0 {
             self.frame.put_u8(PAGE_CLOCK);
             self.frame.put_u64_le(self.clock);
+        }
+        if let Progress::Changed(reached) = progress {
+            put_bytes(&mut self.frame, PAGE_REACHED, reached);
         }
         let bytes = self.frame.len();
         let changes = bytes - 1 - (1 + PADDED);

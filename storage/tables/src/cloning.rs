@@ -5,9 +5,11 @@
 //! origins, too. From then on the two have nothing in common: each writes its own log and its own files. LSNs go on from
 //! where they were, which is why both must be in the same log.
 //!
-//! **Crash safety**: the pin comes first, the manifest last. A clone that was broken off has no manifest, and may be made again.
+//! **Crash safety**: a pin that ends comes first, then the clone's files and its manifest, and last the pin that does not end: only
+//! then is the clone made. Of one that was broken off nothing keeps the origin's files after a day; another app may be made.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bigpeer_types::{AppId, Lsn};
 
@@ -23,6 +25,9 @@ use crate::written::Written;
 
 /// What the names of pins begin with that keep files for a clone; its id follows.
 const CLONE: &str = "clone-";
+
+/// Longest time in which a clone is made. So long the origin keeps what it needs, whatever becomes of it.
+const MAKING: Duration = Duration::from_secs(24 * 3600);
 
 /// The app for which a pin keeps files, if it is a clone's.
 pub(crate) fn clone_of(pin: &Pin) -> Option<AppId> {
@@ -52,7 +57,30 @@ impl DocumentStore {
             return Err(TablesError::NotEmpty { app: target.clone() });
         }
         let manifest = &snapshot.view.version.manifest;
-        let pin = if manifest.number > 0 { Some(shared.pin_for(target, manifest).await?) } else { None };
+        if manifest.number == 0 {
+            let shared_files = self.make_clone(target, snapshot).await?;
+            return Ok(Cloned { lsn: snapshot.lsn(), shared_files, pin: None });
+        }
+        let meanwhile = shared.pin_for(target, manifest).await?;
+        let made = async {
+            let shared_files = self.make_clone(target, snapshot).await?;
+            let pin = shared.keep_for_ever(&meanwhile, manifest).await?;
+            Ok(Cloned { lsn: snapshot.lsn(), shared_files, pin: Some(pin) })
+        };
+        let made = made.await;
+        // One that was to be for ever may be there although its answer was lost.
+        let given_up = made.is_err().then(|| Pin { until_ms: u64::MAX, ..meanwhile.clone() });
+        for pin in std::iter::once(meanwhile).chain(given_up) {
+            if let Err(error) = shared.manifests.delete_pin(&pin).await {
+                tracing::debug!(%error, app = %shared.app, "a pin of a clone's making stays");
+            }
+        }
+        made
+    }
+
+    /// Writes the clone's files, and its manifest. Returns how many files it shares.
+    async fn make_clone(&self, target: &AppId, snapshot: &Snapshot) -> Result<usize, TablesError> {
+        let (shared, manifest) = (&self.shared, &snapshot.view.version.manifest);
         let base = first_manifest(&shared.app, manifest);
         let shared_files = base.segments().count();
         let view = View {
@@ -74,7 +102,7 @@ impl DocumentStore {
         if !writer.commit_first().await? {
             return Err(TablesError::NotEmpty { app: target.clone() });
         }
-        Ok(Cloned { lsn: snapshot.lsn(), shared_files, pin })
+        Ok(shared_files)
     }
 
     /// Where attachments may be: this app, and those that it is a clone of.
@@ -101,11 +129,13 @@ fn first_manifest(origin: &AppId, manifest: &Manifest) -> Manifest {
 }
 
 impl Shared {
-    /// Keeps a manifest's files for a clone, for ever. As any pin it is there before it is made sure that the files are.
+    /// Keeps a manifest's files while a clone is made. As any pin it is there before it is made sure that the files are.
     async fn pin_for(&self, target: &AppId, manifest: &Manifest) -> Result<Pin, TablesError> {
         let forgotten = || TablesError::Forgotten { lsn: manifest.lsn };
         let name = PinName::new(&format!("{CLONE}{target}")).ok_or_else(forgotten)?;
-        let pin = Pin { name, until_ms: u64::MAX };
+        let until_ms =
+            self.settings.clock.now_ms().saturating_add(u64::try_from(MAKING.as_millis()).unwrap_or(u64::MAX));
+        let pin = Pin { name, until_ms };
         self.manifests.put_pin(&pin, manifest).await?;
         if self.manifests.exists(manifest.number).await? {
             return Ok(pin);
@@ -117,5 +147,17 @@ impl Shared {
         }
         self.manifests.delete_pin(&pin).await?;
         Err(forgotten())
+    }
+
+    /// Keeps for ever what a pin keeps until it ends.
+    async fn keep_for_ever(&self, meanwhile: &Pin, manifest: &Manifest) -> Result<Pin, TablesError> {
+        let pin = Pin { until_ms: u64::MAX, ..meanwhile.clone() };
+        self.manifests.put_pin(&pin, manifest).await?;
+        if self.settings.clock.now_ms() < meanwhile.until_ms {
+            return Ok(pin);
+        }
+        // It took so long that the files may be gone.
+        self.manifests.delete_pin(&pin).await?;
+        Err(TablesError::Forgotten { lsn: manifest.lsn })
     }
 }

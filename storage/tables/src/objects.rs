@@ -14,6 +14,7 @@ mod credentials;
 mod location;
 mod probe;
 mod s3;
+mod sign;
 mod usage;
 
 pub use cache::CacheSettings;
@@ -32,6 +33,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
+use object_store::signer::Signer;
 use object_store::{
     Attributes, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
     ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
@@ -66,6 +68,7 @@ pub struct Objects {
     store: Arc<dyn ObjectStore>,
     shared: Arc<Shared>,
     cached: Option<Cached>,
+    signer: Option<Arc<dyn Signer>>,
 }
 
 #[derive(Debug)]
@@ -104,7 +107,7 @@ impl Objects {
             counts: Counts::default(),
             clock: Arc::clone(&settings.clock),
         };
-        Self { store, shared: Arc::new(shared), cached: None }
+        Self { store, shared: Arc::new(shared), cached: None, signer: None }
     }
 
     /// Opens what a location names, and makes sure that it keeps what the tables rely on.
@@ -156,6 +159,13 @@ impl Objects {
         let immutable =
             matches!(ObjectPath::parse(location), Some(ObjectPath::Segment(..) | ObjectPath::Attachment(..)));
         self.cached.as_ref().filter(|_| immutable)
+    }
+
+    /// Signs URLs by which others read attachments (and nothing else) from the store themselves; none where it cannot. The URLs
+    /// name the store as this process does.
+    #[must_use]
+    pub fn signer(&self) -> Option<Arc<dyn Signer>> {
+        self.signer.clone()
     }
 
     /// What was asked of the store by this process.

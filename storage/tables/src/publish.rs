@@ -20,7 +20,7 @@ mod log;
 mod vectors;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bigpeer_types::{CollectionName, Lsn};
 use roaring::RoaringBitmap;
@@ -57,7 +57,7 @@ pub struct PublishedTable {
 }
 
 /// Logs of published tables, as far as they are known.
-pub(crate) type DeltaLogs = tokio::sync::Mutex<BTreeMap<CollectionName, DeltaLog>>;
+pub(crate) type DeltaLogs = Mutex<BTreeMap<CollectionName, Arc<tokio::sync::Mutex<DeltaLog>>>>;
 
 /// Whether a file may be part of a version: nothing of it has to be written anew.
 pub(crate) fn is_fit(segment: &SegmentMeta, columns: &Columns, mode: PublicationMode) -> bool {
@@ -114,13 +114,20 @@ impl Writer {
                 None => return Ok(None),
             },
         };
-        let mut logs = self.delta_logs.lock().await;
-        let log = logs.entry(collection.clone()).or_insert_with(|| self.shared.delta_log(collection));
-        let published = self.commit_version(log, collection, mode, &view).await;
+        let log = self.delta_log(collection);
+        let mut log = log.lock().await;
+        let published = self.commit_version(&mut log, collection, mode, &view).await;
         if published.is_err() {
-            logs.remove(collection);
+            *log = self.shared.delta_log(collection);
         }
         published
+    }
+
+    /// What is known of a collection's published versions. Whoever reads or writes them holds this one, and no other's.
+    pub(crate) fn delta_log(&self, collection: &CollectionName) -> Arc<tokio::sync::Mutex<DeltaLog>> {
+        let mut logs = self.delta_logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(tokio::sync::Mutex::new(self.shared.delta_log(collection)));
+        Arc::clone(logs.entry(collection.clone()).or_insert_with(new))
     }
 
     /// The newest view, if all of the collection's files are fit.

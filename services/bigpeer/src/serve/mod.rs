@@ -38,9 +38,10 @@ use bigpeer_control::ControlContext;
 use bigpeer_gateway::{GatewayContext, GatewaySettings};
 use bigpeer_log::TransactionLog;
 use bigpeer_sql::SqlContext;
-use bigpeer_tables::Stores;
+use bigpeer_tables::{Objects, Stores};
 use bigpeer_types::{Clock, IdGenerator, RandomIds, SystemClock};
 use clap::Args;
+use object_store::signer::Signer;
 use tokio::net::TcpListener;
 
 use crate::failure::Failure;
@@ -100,6 +101,10 @@ pub(crate) struct ServeArgs {
     /// Largest attachment, in bytes
     #[arg(long, env = "BIGPEER_MAX_ATTACHMENT_BYTES", default_value_t = AttachmentSettings::default().max_bytes, value_name = "BYTES")]
     max_attachment_bytes: u64,
+    /// Send whoever asks for it to S3 for attachments, with URLs that are good for five minutes, so that their bytes need not go
+    /// through this process. Clients must be able to reach the bucket where this process finds it
+    #[arg(long, env = "BIGPEER_PRESIGN_ATTACHMENTS", value_parser = clap::builder::BoolishValueParser::new())]
+    presign_attachments: bool,
     /// How long changes stay in memory before they are written to Parquet, in seconds; sooner when there are many
     #[arg(long, env = "BIGPEER_FLUSH_AFTER_SECS", default_value_t = CompactorSettings::default().flush_after.as_secs(), value_name = "SECS")]
     flush_after_secs: u64,
@@ -124,6 +129,8 @@ struct Parts {
     log: Arc<dyn TransactionLog>,
     catalogue: Arc<Catalogue>,
     stores: Arc<AppStores>,
+    /// Signs URLs of attachments, where that is wanted.
+    signer: Option<Arc<dyn Signer>>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdGenerator>,
     metrics: Metrics,
@@ -196,6 +203,7 @@ async fn open(args: &ServeArgs, shutdown: Shutdown) -> Result<Parts, Failure> {
     let log = log::open(&args.log, &args.data_dir.join("log")).await?;
     // After the log: whoever holds the lock of an embedded one is the one process that uses these objects.
     let objects = Arc::new(args.objects.open(&args.data_dir).await?);
+    let signer = if args.presign_attachments { Some(signer_of(&objects)?) } else { None };
     let keyring = master_key::open(args.master_key_file.as_deref(), &args.data_dir, ids.as_ref())?;
     let catalogue = Catalogue::open_sealed(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids), keyring).await;
     let catalogue = catalogue.map_err(|error| Failure::new(error.to_string()))?;
@@ -213,7 +221,13 @@ async fn open(args: &ServeArgs, shutdown: Shutdown) -> Result<Parts, Failure> {
         ..CompactorSettings::default()
     };
     let stores = AppStores::new(Arc::clone(&catalogue), Arc::clone(&log), objects, compaction);
-    Ok(Parts { log, catalogue, stores, clock, ids, metrics, shutdown, system: SystemCollections::default() })
+    Ok(Parts { log, catalogue, stores, signer, clock, ids, metrics, shutdown, system: SystemCollections::default() })
+}
+
+fn signer_of(objects: &Objects) -> Result<Arc<dyn Signer>, Failure> {
+    let cannot =
+        || Failure::new("--presign-attachments: only S3 hands out attachments itself; see --objects".to_owned());
+    objects.signer().ok_or_else(cannot)
 }
 
 fn private_dir(path: &Path) -> Result<(), String> {
@@ -226,7 +240,11 @@ fn private_dir(path: &Path) -> Result<(), String> {
 }
 
 fn api(parts: &Parts, args: &ServeArgs, sql: &SqlContext) -> ApiContext {
-    let attachments = AttachmentSettings { max_bytes: args.max_attachment_bytes, ..AttachmentSettings::default() };
+    let attachments = AttachmentSettings {
+        max_bytes: args.max_attachment_bytes,
+        signer: parts.signer.clone(),
+        ..AttachmentSettings::default()
+    };
     ApiContext {
         catalogue: Arc::clone(&parts.catalogue),
         log: Arc::clone(&parts.log),

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json as Answer, Router};
 use bigpeer_chassis::admin::{AdminRoute, AskedApp, Asks, Concerns, Page, admin_router};
-use bigpeer_chassis::{Administrator, ApiError, App, Catalogue, ErrorCode, Json, Name, NameError, Reach};
+use bigpeer_chassis::{Administrator, ApiError, App, Catalogue, CatalogueError, ErrorCode, Json, Name, NameError, Reach};
 use bigpeer_compactor::{Compactor, CompactorError};
 use bigpeer_crdt::{DocId, Value as DocValue};
 use bigpeer_tables::manifest::CollectionSettings;
@@ -349,7 +349,12 @@ async fn put_clone(
     // The files first: an app that can be found is whole.
     let target = context.catalogue.new_app_id()?;
     let cloned = store.clone_as(&target, &snapshot).await.map_err(|error| tables(&error))?;
-    let made = context.catalogue.create_clone(target, &origin, &clone).await?;
+    let made = context.catalogue.create_clone(target, &origin, &clone).await;
+    // Nothing was changed, and nobody will ever find what was made: nothing of the origin is to be kept for it.
+    if let (Err(CatalogueError::Busy | CatalogueError::Rejected { .. }), Some(pin)) = (&made, &cloned.pin) {
+        store.unpin(&pin.name).await.map_err(|error| tables(&error))?;
+    }
+    let made = made?;
     context.stores.open(&made.id).await.map_err(|error| ApiError::internal(&error))?;
     tracing::info!(app = %made.id, origin = %app, lsn = %cloned.lsn, "an app was cloned");
     let mut answer = bigpeer_control::app_json(&made);

@@ -106,7 +106,7 @@ impl Session {
         }
         for (query, id) in session.peer.queries.clone().into_iter().zip(1..) {
             let resume = resumes.get(&id).cloned();
-            session.send(pb::Subscribe { id, query, arguments_json: String::new(), resume }).await;
+            session.send(pb::Subscribe { id, query, resume, ..Default::default() }).await;
         }
         Some(session)
     }

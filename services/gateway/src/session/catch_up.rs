@@ -1,35 +1,22 @@
 //! `CatchUp`: brings subscriptions of one collection up to a snapshot, page by page: what changed since their cursor,
-//! or everything, or (a first sync that was broken off) both, on either side of the last key that was sent.
+//! or everything, or (a catch-up that was broken off) some of each, on either side of the last key that was sent. Every page
+//! but the last says how far it came, so that the next attempt goes on there.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bigpeer_crdt::{DocId, Document};
 use bigpeer_protocol::limits::TARGET_FRAME_BYTES;
-use bigpeer_protocol::{Framed, PageWriter, pb};
-use bigpeer_tables::{DocumentStore, FeedError, Scan, ScannedDocument, Snapshot, StoredDocument, TablesError};
+use bigpeer_protocol::{Framed, PageWriter, Progress, pb};
+use bigpeer_tables::{DocumentStore, Scan, ScannedDocument, Snapshot, TablesError};
 use bigpeer_types::{CollectionName, Lsn};
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt};
 
 use super::held::{Held, Say};
+use super::since::{Since, Stage, read};
 use crate::hub::Matcher;
-
-/// Most documents that a resume takes from the tail; with more, reading what has changed from segments is cheaper.
-const MAX_RECENT: usize = 10_000;
-
-/// Documents that are read at once.
-const READ_AT_ONCE: usize = 256;
-
-/// How far a subscription has got.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Since {
-    /// Everything up to here was sent; none: nothing.
-    pub(super) lsn: Option<Lsn>,
-    /// Only of the documents up to this key.
-    pub(super) position: Option<DocId>,
-}
 
 /// A subscription that waits to catch up.
 #[derive(Clone, Debug)]
@@ -37,17 +24,6 @@ pub(super) struct Member {
     pub(super) id: u32,
     pub(super) matcher: Arc<Matcher>,
     pub(super) since: Since,
-}
-
-/// One pass over the collection.
-#[derive(Debug)]
-enum Stage {
-    /// What changed after the LSN, of the documents after one key and up to the other.
-    Changed { since: Lsn, after: Option<DocId>, until: Option<DocId> },
-    /// These, which are all that changed, in key order.
-    Recent { ids: Vec<DocId>, until: Option<DocId> },
-    /// Everything after the key.
-    Full { after: Option<DocId> },
 }
 
 /// What comes next.
@@ -83,8 +59,9 @@ pub(super) struct CatchUp {
     again: Option<ScannedDocument>,
     /// The last document of the stage that was looked at.
     last: Option<DocId>,
-    /// In a full stage: the last key that was looked at, and not yet told.
-    position: Option<DocId>,
+    /// The last key that was looked at, may be named, and was not told yet; and whether everything up to it was sent, or
+    /// what has changed.
+    progress: Option<(Sent, DocId)>,
     /// What was deleted since is not known completely any more.
     forgotten: bool,
 }
@@ -95,21 +72,10 @@ impl CatchUp {
     pub(super) fn new(members: Vec<Member>, snapshot: Snapshot, attached: bool, store: &DocumentStore) -> Option<Self> {
         let first = members.first()?;
         let collection = first.matcher.collection().clone();
-        let Since { lsn, position } = first.since.clone();
-        let mut stages = VecDeque::new();
-        let forgotten = lsn.is_some_and(|since| since < snapshot.forgotten(&collection));
-        if let Some(since) = lsn.filter(|since| *since < snapshot.lsn() || position.is_some()) {
-            let until = position.clone();
-            stages.push_back(match recent(store, &collection, since, snapshot.lsn()) {
-                Some(ids) => Stage::Recent { ids, until },
-                None => Stage::Changed { since, after: None, until },
-            });
-        }
-        if lsn.is_none() || position.is_some() {
-            stages.push_back(Stage::Full { after: position });
-        }
+        let forgotten = first.since.oldest().is_some_and(|oldest| oldest < snapshot.forgotten(&collection));
+        let stages = first.since.stages(&collection, &snapshot, store);
         let batch = Vec::new().into_iter();
-        let (stream, page, held, again, position) = (None, None, Held::default(), None, None);
+        let (stream, page, held, again, progress) = (None, None, Held::default(), None, None);
         Some(Self {
             members,
             collection,
@@ -123,7 +89,7 @@ impl CatchUp {
             named: 0,
             again,
             last: None,
-            position,
+            progress,
             forgotten,
         })
     }
@@ -229,13 +195,13 @@ impl CatchUp {
             }
             let ended = self.stages.pop_front();
             (self.stream, self.last) = (None, None);
-            if let Some(Stage::Changed { until: until @ Some(_), .. } | Stage::Recent { until: until @ Some(_), .. }) =
-                ended
-            {
-                // The peer may go on from this snapshot, even if nothing has changed.
-                self.position = until;
+            if let Some(Stage::Changed { until, .. } | Stage::Recent { until, .. }) = ended {
+                // The peer may go on from this snapshot, even if nothing has changed. At the end there is nothing to go on with.
+                let sent =
+                    if matches!(self.stages.front(), Some(Stage::Full { .. })) { Sent::All } else { Sent::Changes };
+                self.progress = until.map(|until| (sent, until));
             }
-            if self.page.is_some() || self.position.is_some() {
+            if self.stages.is_empty() && (self.page.is_some() || self.progress.is_some()) {
                 return Ok(self.finish_page(compression));
             }
         }
@@ -260,10 +226,15 @@ impl CatchUp {
     }
 
     fn finish_page(&mut self, compression: pb::Compression) -> Step {
-        let position = self.position.take();
         let page = self.page.take().unwrap_or_else(|| self.new_page(0));
         let documents = page.documents();
-        Step::Page(page.finish(position.as_ref().map(DocId::as_key), compression), documents)
+        let told = self.progress.take();
+        let progress = match &told {
+            None => Progress::None,
+            Some((Sent::All, key)) => Progress::Everything(key.as_key()),
+            Some((Sent::Changes, key)) => Progress::Changed(key.as_key()),
+        };
+        Step::Page(page.finish(progress, compression), documents)
     }
 
     fn new_page(&self, capacity: usize) -> PageWriter {
@@ -291,13 +262,12 @@ impl CatchUp {
             Some(Stage::Changed { .. } | Stage::Recent { .. }) | None => false,
             Some(Stage::Full { .. }) => true,
         };
-        if full {
-            self.position = Some(scanned.id.clone());
-            // The scan gives visible documents only: nothing to decode.
-            if self.members.iter().all(|member| member.matcher.is_everything()) {
-                self.page().state(scanned.id.as_key(), &scanned.state, scanned.lsn, &[]);
-                return Ok(Taken::Yes);
-            }
+        let sent = if full { Sent::All } else { Sent::Changes };
+        // A full scan gives visible documents only: nothing to decode.
+        if full && self.members.iter().all(|member| member.matcher.is_everything()) {
+            self.page().state(scanned.id.as_key(), &scanned.state, scanned.lsn, &[]);
+            self.progress = Some((sent, scanned.id.clone()));
+            return Ok(Taken::Yes);
         }
         let document = Document::decode(&scanned.state)
             .map_err(|error| TablesError::Corrupt { path: self.collection.to_string(), reason: error.to_string() })?;
@@ -314,6 +284,10 @@ impl CatchUp {
             Say::Resync => return Ok(Taken::Unnameable),
             Say::Ask(at_most) => return Ok(Taken::Question(at_most)),
             Say::Nothing | Say::Id | Say::Place(_) => {}
+        }
+        // A key that the peer may not read is not told, whatever was sent of its document.
+        if may_name || !matching.is_empty() {
+            self.progress = Some((sent, scanned.id.clone()));
         }
         if !matching.is_empty() {
             let ids: &[u32] = if rest.is_empty() { &[] } else { &matching };
@@ -337,51 +311,11 @@ impl CatchUp {
     }
 }
 
-/// The documents of a collection that changed after `since`, up to `through`, if the store's feed still has all of that and
-/// they are few.
-fn recent(store: &DocumentStore, collection: &CollectionName, since: Lsn, through: Lsn) -> Option<Vec<DocId>> {
-    let mut feed = store.feed(since);
-    let mut ids = BTreeSet::new();
-    while feed.position() < through {
-        let batch = match feed.next().now_or_never() {
-            Some(Ok(batch)) => batch,
-            // Neither is waited for, nor is an error met here.
-            Some(Err(FeedError::Lagged { .. } | FeedError::Failed(_))) | None => return None,
-        };
-        for applied in &batch.transactions {
-            if applied.lsn > since && applied.lsn <= through {
-                let of_collection =
-                    applied.transaction.changes().iter().filter(|change| change.collection == *collection);
-                ids.extend(of_collection.map(|change| change.id.clone()));
-            }
-        }
-        if ids.len() > MAX_RECENT {
-            return None;
-        }
-    }
-    Some(ids.into_iter().collect())
-}
-
-/// These documents as they are in the snapshot, some at a time.
-fn read(
-    snapshot: Snapshot,
-    collection: CollectionName,
-    ids: Vec<DocId>,
-) -> BoxStream<'static, Result<Vec<ScannedDocument>, TablesError>> {
-    let chunks: Vec<Vec<DocId>> = ids.chunks(READ_AT_ONCE).map(<[DocId]>::to_vec).collect();
-    futures::stream::iter(chunks)
-        .then(move |ids| {
-            let (snapshot, collection) = (snapshot.clone(), collection.clone());
-            async move {
-                let stored = snapshot.get_many(&collection, &ids).await?;
-                let scanned = |(id, stored): (DocId, Option<StoredDocument>)| {
-                    let StoredDocument { lsn, document } = stored?;
-                    Some(ScannedDocument { id, lsn, state: document.encode().into() })
-                };
-                Ok(ids.into_iter().zip(stored).filter_map(scanned).collect())
-            }
-        })
-        .boxed()
+/// What was sent of the documents up to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    All,
+    Changes,
 }
 
 enum Taken {

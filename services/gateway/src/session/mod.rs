@@ -11,6 +11,7 @@ mod held;
 mod outbox;
 mod pace;
 mod push;
+mod since;
 mod subscribe;
 mod taken_back;
 mod turn;

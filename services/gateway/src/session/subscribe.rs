@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bigpeer_crdt::{DocId, Object, Value};
-use bigpeer_protocol::PageWriter;
+use bigpeer_crdt::{Object, Value};
 use bigpeer_protocol::pb::{self, CloseCode, RefuseCode};
+use bigpeer_protocol::{PageWriter, Progress};
 use bigpeer_tables::TablesError;
 use bigpeer_types::limits::MAX_STATEMENT_BYTES;
 use bigpeer_types::{CollectionName, Lsn};
 use tokio::time::Instant;
 
 use super::Session;
-use super::catch_up::{CatchUp, Member, Since, Step};
+use super::catch_up::{CatchUp, Member, Step};
+use super::since::Since;
 use crate::hub::Matcher;
 use crate::metrics;
 use crate::rules::{self, Allowed};
@@ -42,21 +43,31 @@ impl Session {
         };
         self.places.insert(id, place);
         let matcher = self.app.hub.shared(Matcher::new(plan, read));
+        // A peer that stores the new scope beside a cursor of the old one, and hears no more, would go on from it.
+        let is_of_another_scope = subscribe.resume.as_ref().is_some_and(|resume| {
+            resume.lsn.is_some_and(|lsn| Lsn::from(lsn) > Lsn::ZERO) && resume.scope != matcher.scope()
+        });
+        if is_of_another_scope {
+            self.cannot_resume(id);
+        }
         let effects = self.machine.subscribed(id, matcher.scope());
         self.answer(effects);
-        let since = match self.since(subscribe.resume, &matcher).await {
-            Ok(since) => since,
+        let since = match self.since(subscribe).await {
+            Ok(since) => since.filter(|_| !is_of_another_scope),
             Err(close) => return self.end(close.code(), &close.message),
         };
         self.device.subscribed(id, &matcher);
         self.subscriptions.insert(id, Arc::clone(&matcher));
-        let member = Member { id, matcher, since: since.clone().unwrap_or_default() };
-        if since.is_none() {
-            metrics::resync();
-            let effects = self.machine.resync(&[id]);
-            self.answer(effects);
+        if since.is_none() && !is_of_another_scope {
+            self.cannot_resume(id);
         }
-        self.waiting.push(member);
+        self.waiting.push(Member { id, matcher, since: since.unwrap_or_default() });
+    }
+
+    fn cannot_resume(&mut self, id: u32) {
+        metrics::resync();
+        let effects = self.machine.resync(&[id]);
+        self.answer(effects);
     }
 
     fn refuse(&mut self, id: u32, code: RefuseCode, message: String) {
@@ -65,21 +76,11 @@ impl Session {
     }
 
     /// Where the subscription goes on; none if it has to start again.
-    async fn since(&mut self, resume: Option<pb::Resume>, matcher: &Matcher) -> Result<Option<Since>, pb::Close> {
-        let Some(resume) = resume else { return Ok(Some(Since::default())) };
-        let lsn = resume.lsn.map_or(Lsn::ZERO, Lsn::from);
-        if lsn == Lsn::ZERO {
-            return Ok(Some(Since::default()));
-        }
-        if resume.scope != matcher.scope() {
-            return Ok(None);
-        }
-        let position = match &*resume.position {
-            [] => None,
-            key => Some(DocId::from_key(key).map_err(|error| {
-                pb::Close::new(CloseCode::CloseProtocolError, format!("Resume.position is no document's key: {error}"))
-            })?),
-        };
+    async fn since(&mut self, subscribe: pb::Subscribe) -> Result<Option<Since>, pb::Close> {
+        let Some(resume) = subscribe.resume else { return Ok(Some(Since::default())) };
+        let since = Since::read(&resume, &subscribe.reached)
+            .map_err(|message| pb::Close::new(CloseCode::CloseProtocolError, message))?;
+        let Some(lsn) = since.newest() else { return Ok(Some(since)) };
         if lsn > self.app.hub.position() {
             // Another gateway may be ahead of this one; but nobody is ahead of the log.
             let unavailable = || pb::Close::new(CloseCode::CloseUnavailable, "the log cannot be read now");
@@ -90,7 +91,7 @@ impl Session {
             let reached = tokio::time::timeout(TAIL_TIMEOUT, self.app.hub.reached(lsn)).await;
             reached.map_err(|_| unavailable())?;
         }
-        Ok(Some(Since { lsn: Some(lsn), position }))
+        Ok(Some(since))
     }
 
     pub(super) fn unsubscribe(&mut self, id: u32) {
@@ -146,14 +147,14 @@ impl Session {
         let mut of_collection: BTreeMap<CollectionName, Vec<u32>> = BTreeMap::new();
         for (id, since) in self.machine.put_back() {
             if let Some(matcher) = self.subscriptions.get(&id) {
-                let since = Since { lsn: Some(since.max(lagged_at)), position: None };
+                let since = Since::at(since.max(lagged_at));
                 of_collection.entry(matcher.collection().clone()).or_default().push(id);
                 self.waiting.push(Member { id, matcher: Arc::clone(matcher), since });
             }
         }
         for (collection, ids) in of_collection {
             let page = PageWriter::new(collection.as_str(), lagged_at, &ids, 0);
-            self.outbox.documents_next(page.finish(None, self.machine.compression()));
+            self.outbox.documents_next(page.finish(Progress::None, self.machine.compression()));
         }
     }
 
@@ -166,7 +167,7 @@ impl Session {
         let (collection, since) = (first.matcher.collection().clone(), first.since.clone());
         let same = |member: &Member| *member.matcher.collection() == collection && member.since == since;
         let members: Vec<Member> = self.waiting.iter().filter(|member| same(member)).cloned().collect();
-        let long = since.lsn.is_none() || since.position.is_some();
+        let long = since.is_first_sync();
         let snapshot = if long {
             // Nothing is queued meanwhile; what changes until the end is a second, short catch-up.
             self.app.hub.snapshot()
@@ -245,7 +246,7 @@ impl Session {
             self.answer(effects);
             return;
         }
-        let since = Since { lsn: Some(done.lsn()), position: None };
+        let since = Since::at(done.lsn());
         // Before others: what has changed meanwhile grows.
         let members = done.members().iter().map(|member| Member { since: since.clone(), ..member.clone() });
         self.waiting.splice(0..0, members);

@@ -12,6 +12,7 @@
 mod cold;
 mod devices;
 mod hostile;
+mod midway;
 mod permissions;
 mod push;
 mod quotas;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::world::{Author, Client, Edit, Replica, SEVERAL_PAGES, World, doc_id, flights, hello};
 
-const UNITED: &str = "SELECT * FROM flights WHERE carrier = 'UA'";
+pub(crate) const UNITED: &str = "SELECT * FROM flights WHERE carrier = 'UA'";
 
 /// What a resume brought.
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ async fn resume(client: &mut Client, replica: &mut Replica) -> Resumed {
 }
 
 /// A store whose feed has forgotten all but the last batch, or has not.
-async fn world(forgetful: bool) -> World {
+pub(crate) async fn world(forgetful: bool) -> World {
     let feed_bytes = if forgetful { 1 } else { 16 << 20 };
     let tables = TablesSettings { feed_bytes, ..TablesSettings::default() };
     World::on(GatewaySettings::default(), Arc::new(object_store::memory::InMemory::new()), tables).await

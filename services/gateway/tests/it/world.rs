@@ -163,6 +163,8 @@ pub(crate) struct Replica {
     pub(crate) through: Lsn,
     pub(crate) position: Bytes,
     pub(crate) snapshot: Lsn,
+    /// Where a resume is ahead of `through`: keys, and what was sent of the documents up to them.
+    pub(crate) reached: BTreeMap<Bytes, Lsn>,
     pub(crate) pages: usize,
 }
 
@@ -198,6 +200,11 @@ impl Replica {
                     }
                     self.position = page.position.clone();
                     self.snapshot = page.snapshot.unwrap().into();
+                    if !page.reached.is_empty() {
+                        assert!(page.position.is_empty());
+                        self.reached.retain(|key, _| *key > page.reached);
+                        self.reached.insert(page.reached.clone(), self.snapshot);
+                    }
                 }
                 for transaction in &changes.transactions {
                     for change in &transaction.changes {
@@ -223,8 +230,14 @@ impl Replica {
                     self.through = through.into();
                 }
             }
-            FromGateway::CaughtUp(caught_up) => self.through = caught_up.lsn.unwrap().into(),
-            FromGateway::Resync(_) => self.documents.clear(),
+            FromGateway::CaughtUp(caught_up) => {
+                self.through = caught_up.lsn.unwrap().into();
+                self.reached.clear();
+            }
+            FromGateway::Resync(_) => {
+                self.documents.clear();
+                self.reached.clear();
+            }
             _ => {}
         }
     }
@@ -301,7 +314,12 @@ impl Client {
     }
 
     pub(crate) async fn subscribe(&mut self, id: u32, query: &str, resume: Option<pb::Resume>) -> u64 {
-        self.send(pb::Subscribe { id, query: query.to_owned(), arguments_json: String::new(), resume }).await;
+        self.open(pb::Subscribe { id, query: query.to_owned(), resume, ..Default::default() }).await
+    }
+
+    /// Subscribes, and answers the scope.
+    pub(crate) async fn open(&mut self, subscribe: pb::Subscribe) -> u64 {
+        self.send(subscribe).await;
         match self.next().await {
             FromGateway::Subscribed(subscribed) => subscribed.scope,
             other => panic!("not subscribed: {other:?}"),

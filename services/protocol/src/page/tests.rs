@@ -13,7 +13,7 @@ proptest! {
     fn a_page_reads_back_as_it_was_written(
         states in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..40), prop::collection::vec(any::<u8>(), 0..300), any::<(u64, u32)>(), prop::collection::vec(any::<u32>(), 0..3)), 0..30),
         left in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..40), any::<u64>(), prop::collection::vec(any::<u32>(), 0..3)), 0..10),
-        position in prop::option::of(prop::collection::vec(any::<u8>(), 1..40)),
+        position in prop::option::of((any::<bool>(), prop::collection::vec(any::<u8>(), 1..40))),
         subscriptions in prop::collection::vec(any::<u32>(), 1..4),
         snapshot: (u64, u32),
         zstd: bool,
@@ -33,15 +33,22 @@ proptest! {
         }
         prop_assert_eq!(writer.documents(), states.len() + left.len());
         let compression = if zstd { pb::Compression::Zstd } else { pb::Compression::None };
-        let frame = writer.finish(position.as_deref(), compression);
+        let progress = match &position {
+            None => Progress::None,
+            Some((true, key)) => Progress::Everything(key),
+            Some((false, key)) => Progress::Changed(key),
+        };
+        let frame = writer.finish(progress, compression);
+        let at = |everything: bool| position.iter().find(|(of, _)| *of == everything).map(|(_, key)| key.clone());
         let expected = pb::Page {
             subscriptions,
             collection: "flights".to_owned(),
             snapshot: Some(snapshot.into()),
             states: states.iter().map(state).collect(),
             left: left.iter().map(left_key).collect(),
-            position: position.unwrap_or_default().into(),
+            position: at(true).unwrap_or_default().into(),
             clock: left.iter().map(|(_, newest, _)| *newest).max().unwrap_or_default(),
+            reached: at(false).unwrap_or_default().into(),
         };
         let read = decode_gateway_frame(frame.message, 1 << 20).unwrap();
         prop_assert_eq!(read.bytes, frame.bytes);

@@ -445,7 +445,9 @@ fn hostile_message(random: &mut Random) -> pb::FromPeer {
         3 => {
             let lsn = pb::Lsn { version: random.number(), order: random.number() as u32 };
             let resume = pb::Resume { lsn: Some(lsn), position: random.bytes(9), scope: random.next() };
-            pb::Subscribe { id: random.number() as u32, resume: Some(resume), ..Default::default() }.into()
+            let reached = (0..random.below(6)).map(|_| pb::Reached { position: random.bytes(9), lsn: Some(lsn) });
+            let reached = reached.collect();
+            pb::Subscribe { id: random.number() as u32, resume: Some(resume), reached, ..Default::default() }.into()
         }
         4 => pb::Unsubscribe { id: random.number() as u32 }.into(),
         5 => pb::Credit { bytes: random.number() }.into(),

@@ -132,8 +132,8 @@ pub(super) async fn connect(location: &ObjectsLocation, settings: &ObjectsSettin
             Ok(Objects::new(Arc::new(store), false, settings))
         }
         ObjectsLocation::S3 { bucket, prefix } => {
-            let store = s3::connect(bucket, prefix, settings).await?;
-            Ok(Objects::new(store, true, settings))
+            let (store, signer) = s3::connect(bucket, prefix, settings).await?;
+            Ok(Objects { signer: Some(Arc::new(signer)), ..Objects::new(store, true, settings) })
         }
     }
 }

@@ -13,6 +13,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
+use super::sign::AttachmentSigner;
 use super::{ObjectsError, ObjectsSettings, credentials};
 
 /// How S3 is reached.
@@ -78,7 +79,7 @@ pub(super) async fn connect(
     bucket: &str,
     prefix: &Path,
     settings: &ObjectsSettings,
-) -> Result<Arc<dyn ObjectStore>, ObjectsError> {
+) -> Result<(Arc<dyn ObjectStore>, AttachmentSigner), ObjectsError> {
     let s3 = &settings.s3;
     if s3.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")) && !s3.allow_http {
         let problem = "the S3 endpoint is plain http: use https, or allow it (--s3-allow-http) where nobody listens in";
@@ -120,10 +121,11 @@ pub(super) async fn connect(
         S3Encryption::Kms { key: None, bucket_key } => encrypted(builder, "aws:kms").with_bucket_key(*bucket_key),
     };
     let store = builder.build().map_err(|error| ObjectsError::Settings(format!("S3 cannot be set up: {error}")))?;
+    let signer = AttachmentSigner { store: store.clone(), prefix: prefix.clone() };
     if prefix.as_ref().is_empty() {
-        return Ok(Arc::new(store));
+        return Ok((Arc::new(store), signer));
     }
-    Ok(Arc::new(PrefixStore::new(store, prefix.clone())))
+    Ok((Arc::new(PrefixStore::new(store, prefix.clone())), signer))
 }
 
 fn encrypted(builder: AmazonS3Builder, kind: &str) -> AmazonS3Builder {

@@ -29,6 +29,9 @@ use crate::snapshot::{Scan, Snapshot, View};
 use crate::version::Version;
 use crate::written::Written;
 
+/// Attachments that are deleted after one look at what documents hold.
+const DELETED_AT_ONCE: usize = 16;
+
 const MAGIC: &[u8; 8] = b"bpgarbg\x01";
 
 /// Attachments that nothing referred to.
@@ -119,9 +122,17 @@ impl Writer {
         let now = self.shared.snapshot(self.shared.view());
         leave_out_held(&now, Some(lsn), &mut found).await?;
         self.leave_out_kept(lsn, &mut found).await?;
-        let mut deleted = 0;
-        for (id, written) in found {
-            deleted += usize::from(self.delete_attachment(&id, written).await?);
+        let (mut deleted, mut seen) = (0, now.lsn());
+        while !found.is_empty() {
+            // All of that takes its time. What documents hold since then is looked at right before each few are deleted.
+            self.shared.catch_up().await?;
+            let now = self.shared.snapshot(self.shared.view());
+            leave_out_held(&now, Some(seen), &mut found).await?;
+            seen = now.lsn();
+            for _ in 0..DELETED_AT_ONCE {
+                let Some((id, written)) = found.pop_first() else { break };
+                deleted += usize::from(self.delete_attachment(&id, written).await?);
+            }
         }
         self.shared.objects.delete(path).await.or_else(absent).map_err(|error| TablesError::objects(path, error))?;
         metrics::collected(&self.shared.app, deleted);

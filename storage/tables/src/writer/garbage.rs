@@ -69,21 +69,21 @@ impl Writer {
     async fn published(&self, used: &mut HashSet<Ulid>) -> Result<BTreeMap<CollectionName, Kept>, TablesError> {
         let view = self.shared.view();
         let since = self.ago(self.shared.settings.keep_for);
-        let mut logs = self.delta_logs.lock().await;
         let mut all = BTreeMap::new();
         for (name, collection) in &view.version.manifest.collections {
             if collection.settings.publication.is_none() {
-                logs.remove(name);
+                self.delta_logs.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
                 continue;
             }
-            let log = logs.entry(name.clone()).or_insert_with(|| self.shared.delta_log(name));
+            let log = self.delta_log(name);
+            let mut log = log.lock().await;
             match log.kept(since).await {
                 Ok(kept) => {
                     used.extend(kept.segments.iter().copied());
                     all.insert(name.clone(), kept);
                 }
                 Err(error) => {
-                    logs.remove(name);
+                    *log = self.shared.delta_log(name);
                     return Err(error);
                 }
             }

@@ -1,8 +1,8 @@
 //! Object storage that fails: nothing is lost, nothing half done is seen, and trying again works.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bigpeer_crdt::Value;
@@ -14,6 +14,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use tokio::sync::oneshot;
 
 use crate::model::{Edit, World, check, collection, id, object};
 
@@ -27,7 +28,12 @@ pub(crate) struct Faulty {
     for_ever: AtomicBool,
     /// Whether a failing write has happened all the same: its answer was lost.
     applied: AtomicBool,
+    /// The next list of such a place waits.
+    stop: Mutex<Option<Stop>>,
 }
+
+/// A place, who is told when it is to be listed, and who lets that happen.
+type Stop = (Path, oneshot::Sender<()>, oneshot::Receiver<()>);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mode {
@@ -43,6 +49,7 @@ impl Faulty {
             countdown: AtomicI64::new(i64::MAX),
             for_ever: AtomicBool::new(false),
             applied: AtomicBool::new(false),
+            stop: Mutex::default(),
         })
     }
 
@@ -51,6 +58,13 @@ impl Faulty {
         self.for_ever.store(matches!(mode, Mode::ForEver), Ordering::SeqCst);
         self.applied.store(matches!(mode, Mode::OnceApplied), Ordering::SeqCst);
         self.countdown.store(n, Ordering::SeqCst);
+    }
+
+    /// Stops whoever lists this place next: tells when, and goes on when it is told to.
+    pub(crate) fn stop_at_list(&self, place: Path) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let ((reached, is_reached), (go_on, goes_on)) = (oneshot::channel(), oneshot::channel());
+        *self.stop.lock().unwrap() = Some((place, reached, goes_on));
+        (is_reached, go_on)
     }
 
     pub(crate) fn heal(&self) {
@@ -115,7 +129,14 @@ impl ObjectStore for Faulty {
         if self.fails() {
             return futures::stream::once(async { Err(broken()) }).boxed();
         }
-        self.inner.list(prefix)
+        let stop = self.stop.lock().unwrap().take_if(|(place, ..)| prefix == Some(&*place));
+        let listed = self.inner.list(prefix);
+        let Some((_, reached, goes_on)) = stop else { return listed };
+        let wait = async move {
+            reached.send(()).unwrap();
+            goes_on.await.unwrap();
+        };
+        futures::stream::once(wait).filter_map(async |()| None).chain(listed).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

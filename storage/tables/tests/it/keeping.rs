@@ -12,6 +12,7 @@ use bigpeer_types::{AppId, Lsn, ManualClock};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 
+use crate::faults::{Faulty, Mode};
 use crate::model::{Edit, World, app, check, collection, id, object, scanned};
 
 /// A world whose time is in the test's hands, a century after the machine's, as object stores have clocks of their own.
@@ -171,6 +172,31 @@ async fn attachments_go_when_nothing_refers_to_them_and_not_before() {
 }
 
 #[tokio::test]
+async fn an_attachment_that_gets_a_document_while_it_is_looked_for_elsewhere_stays() {
+    let (mut world, clock) = world();
+    let faulty = Faulty::new();
+    world.objects = Arc::clone(&faulty) as _;
+    let c = collection("c");
+    for n in 1..=2 {
+        upload(&world, n).await;
+    }
+    put_ten(&mut world, 0).await;
+    let store = world.caught_up().await;
+    let writer = store.writer().await.unwrap();
+    assert_eq!(writer.collect_attachments().await.unwrap(), 0, "marked");
+    clock.advance(3_601_000);
+    // The documents were looked at when the pins are.
+    let (reached, go_on) = faulty.stop_at_list(bigpeer_tables::paths::pins(&app()));
+    let write = async {
+        reached.await.unwrap();
+        world.write(&[(&c, id(1), Edit::Attach("photo", blob(1)))]).await;
+        go_on.send(()).unwrap();
+    };
+    let (deleted, ()) = tokio::join!(writer.collect_attachments(), write);
+    assert_eq!((deleted.unwrap(), attachments(&world).await), (1, vec![1]));
+}
+
+#[tokio::test]
 async fn a_young_attachment_waits_for_its_document() {
     let (mut world, clock) = world();
     // Younger than the machine's time by this clock.
@@ -239,6 +265,39 @@ async fn a_clone_is_the_app_at_its_lsn_and_goes_its_own_way() {
     let (objects, log) = (Arc::clone(&world.objects), Arc::new(world.log.clone()));
     let second = DocumentStore::open(clone_of_clone, objects, log, world.settings.clone()).await.unwrap();
     check(&second.snapshot(), &world.truth).await;
+}
+
+#[tokio::test]
+async fn a_clone_that_breaks_off_anywhere_leaves_nothing_that_is_kept_for_ever() {
+    let (mut world, clock) = world();
+    let faulty = Faulty::new();
+    world.objects = Arc::clone(&faulty) as _;
+    let store = world.open().await;
+    let writer = store.writer().await.unwrap();
+    put_ten(&mut world, 0).await;
+    flush(&world, &store, &writer).await;
+    put_ten(&mut world, 5).await;
+    store.wait_for(world.truth.last()).await.unwrap();
+    let (mut n, mut broken) = (0, 0);
+    loop {
+        let target = AppId::new(&format!("copy-{n}")).unwrap();
+        faulty.fail_at(n, Mode::ForEver);
+        let cloned = store.clone_as(&target, &store.snapshot()).await;
+        faulty.heal();
+        // Pins are found where they end, whether or not that time has come.
+        clock.advance(2 * 86_400_000);
+        writer.collect_garbage().await.unwrap();
+        let pins = store.pins().await.unwrap();
+        match cloned {
+            Ok(cloned) => {
+                assert_eq!(pins, [cloned.pin.unwrap()], "of all attempts, in the end");
+                break;
+            }
+            Err(_) => assert_eq!(pins, [], "after operation {n}"),
+        }
+        (n, broken) = (n + 1, broken + 1);
+    }
+    assert!(broken > 5, "{broken}");
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use bigpeer_tables::paths::ObjectPath;
 use bigpeer_tables::{Objects, ObjectsError, ObjectsSettings, S3Encryption, S3Settings};
+use bigpeer_types::AppId;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
@@ -79,6 +81,52 @@ async fn a_large_object_is_uploaded_in_parts_and_read_by_ranges() {
         assert_eq!(bytes, large[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()]);
     }
     assert_eq!(objects.get(&path).await.unwrap().bytes().await.unwrap(), large);
+}
+
+#[tokio::test]
+#[ignore = "needs the S3 server that `make unit` installs"]
+async fn an_attachment_is_fetched_by_a_signed_url_and_nothing_else_is() {
+    let attachment = |digest: u8| ObjectPath::Attachment(AppId::new("an-app").unwrap(), [digest; 32]).to_path();
+    let client = ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true)).unwrap();
+    let fetch = async |url: &str, range: Option<&str>| {
+        let mut request = HttpRequest::new(HttpRequestBody::from(Bytes::new()));
+        *request.uri_mut() = url.parse().unwrap();
+        if let Some(range) = range {
+            request.headers_mut().insert("range", range.parse().unwrap());
+        }
+        let response = client.execute(request).await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.into_body().bytes().await.unwrap())
+    };
+    for place in [moto::place(), "s3://test".to_owned()] {
+        let objects = open(&place, &moto::settings()).await.unwrap();
+        objects.put(&attachment(1), "a photo".into()).await.unwrap();
+        objects.put(&attachment(2), "another".into()).await.unwrap();
+        let signer = objects.signer().unwrap();
+        let minute = Duration::from_secs(60);
+        let get = HttpRequest::new(HttpRequestBody::from(Bytes::new())).method().clone();
+        let url = signer.signed_url(get.clone(), &attachment(1), minute).await.unwrap().to_string();
+        assert_eq!(fetch(&url, None).await, (200, Bytes::from("a photo")));
+        assert_eq!(fetch(&url, Some("bytes=2-4")).await, (206, Bytes::from("pho")));
+        assert!(url.contains("X-Amz-Expires=60"), "{url}");
+        // For nothing else, and for nobody to change: not another object, not longer, not without a signature.
+        let digest = |digest: u8| attachment(digest).filename().unwrap().to_owned();
+        let refused = [
+            url.replace(&digest(1), &digest(2)),
+            url.replace("X-Amz-Expires=60", "X-Amz-Expires=6000"),
+            url.split('?').next().unwrap().to_owned(),
+        ];
+        for url in refused {
+            let (status, body) = fetch(&url, None).await;
+            assert_eq!(status, 403, "{url}: {body:?}");
+        }
+        let put = "PUT".parse().unwrap();
+        assert!(matches!(signer.signed_url(put, &attachment(1), minute).await, Err(Error::NotSupported { .. })));
+        for path in ["apps/an-app/manifests/x", "apps/an-app/tables/cars/x.parquet", "x"] {
+            let refused = signer.signed_url(get.clone(), &Path::from(path), minute).await;
+            assert!(matches!(refused, Err(Error::NotSupported { .. })), "{path}");
+        }
+    }
 }
 
 #[tokio::test]
