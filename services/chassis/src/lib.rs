@@ -3,6 +3,7 @@
 
 mod authenticate;
 pub mod catalogue;
+mod certificate;
 mod conflict;
 mod error;
 mod health;
@@ -23,10 +24,12 @@ mod token;
 
 pub use authenticate::{Account, Principal, TokenAge, bearer};
 pub use catalogue::{
-    Algorithm, ApiKey, ApiKeySpec, App, Catalogue, CatalogueError, Granted, KeyLimits, LoginTimes, MAX_TOKEN_TTL_SECS,
-    Name, NameError, Oidc, PUBLISHED_BEFORE_MS, Provider, ProviderKind, ProviderSpec, PublishedKey, ROTATE_AFTER_MS,
+    AUTHORITY_PUBLISHED_BEFORE_MS, Algorithm, ApiKey, ApiKeySpec, App, Catalogue, CatalogueError, Granted,
+    IssuedCertificate, KeyLimits, LoginTimes, MAX_CERTIFICATE_TTL_SECS, MAX_TOKEN_TTL_SECS, Name, NameError, Oidc,
+    PUBLISHED_BEFORE_MS, Provider, ProviderKind, ProviderSpec, PublishedAuthority, PublishedKey, ROTATE_AFTER_MS,
     Revocation, Revoked, Role, Tenant, is_refresh_token, provider_place,
 };
+pub use certificate::{CertificateError, CertificateRequest, ClientCertificate, PeerCertificate, RequestError};
 pub use conflict::{collection_key, conflict_key};
 pub use error::{ApiError, ErrorCode, Position};
 pub use health::Health;

@@ -77,6 +77,12 @@ pub(crate) fn request(method: &str, route: &str, status: u16, seconds: f64) {
     metrics::histogram!("bigpeer_http_request_seconds", &labels).record(seconds);
 }
 
+/// A client showed a certificate.
+pub(crate) fn client_certificate(is_good: bool) {
+    let outcome = if is_good { "good" } else { "refused" };
+    metrics::counter!("bigpeer_tls_client_certificates_total", "outcome" => outcome).increment(1);
+}
+
 /// A TLS handshake ended.
 pub(crate) fn handshake(outcome: &'static str) {
     metrics::counter!("bigpeer_tls_handshakes_total", "outcome" => outcome).increment(1);

@@ -8,6 +8,7 @@
 //! # Crash safety
 //! Each change is one atomic commit. Of an unknown commit the outcome is read before it is tried again.
 
+mod authorities;
 mod identity;
 mod keys;
 mod logins;
@@ -28,6 +29,8 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::watch;
 
+pub(crate) use authorities::AUTHORITY_NAME_DER;
+pub use authorities::{AUTHORITY_PUBLISHED_BEFORE_MS, IssuedCertificate, MAX_CERTIFICATE_TTL_SECS, PublishedAuthority};
 pub use identity::{Algorithm, Oidc, Provider, ProviderKind, ProviderSpec, Revocation, Revoked, Role, provider_place};
 pub use keys::{Key, Name, NameError};
 pub use logins::{Granted, LoginTimes, is_refresh_token};
@@ -121,6 +124,8 @@ pub struct Catalogue {
     keyring: Keyring,
     /// Secret halves of signing keys, by key id: opening one takes longer than signing.
     ready: Recent<String, Arc<Ed25519KeyPair>>,
+    /// Secret keys of authorities, by their ids.
+    authority_keys: Recent<String, Arc<rcgen::KeyPair>>,
     /// Tokens whose signature was checked, by their text.
     proven: Recent<Box<str>, Arc<Proven>>,
 }
@@ -161,6 +166,7 @@ impl Catalogue {
             ids,
             keyring,
             ready: Recent::default(),
+            authority_keys: Recent::default(),
             proven: Recent::default(),
         });
         let weak = Arc::downgrade(&catalogue);

@@ -9,6 +9,7 @@ use bigpeer_types::{ManualClock, RandomIds};
 use super::*;
 use crate::{Permissions, Principal, TokenAge};
 
+mod authorities;
 mod identity;
 mod signing;
 
