@@ -1,4 +1,4 @@
-//! The admin API of who may come in: providers, roles, revocations, signing keys. `PUT` is idempotent.
+//! The admin API of who may come in: providers, roles, revocations, signing keys, authorities. `PUT` is idempotent.
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json as Answer, Router};
 use bigpeer_chassis::{
-    ApiError, ErrorCode, Json, Name, NameError, Permissions, PublishedKey, Revocation, Revoked, Role,
+    ApiError, ErrorCode, Json, Name, NameError, Permissions, PublishedAuthority, PublishedKey, Revocation, Revoked,
+    Role,
 };
 use bigpeer_types::AppId;
 use serde::Deserialize;
@@ -26,6 +27,8 @@ pub fn router(context: AuthContext) -> Router {
         .route("/admin/v1/apps/{app}/revocations", get(list_revocations).post(revoke))
         .route("/admin/v1/apps/{app}/signing-keys", get(list_signing_keys))
         .route("/admin/v1/apps/{app}/signing-keys/rotate", post(rotate_signing_keys))
+        .route("/admin/v1/apps/{app}/authorities", get(list_authorities))
+        .route("/admin/v1/apps/{app}/authorities/rotate", post(rotate_authority))
         .route("/admin/v1/secrets/reseal", post(reseal))
         .with_state(context)
 }
@@ -160,7 +163,7 @@ async fn delete_role(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn revocation_json(id: &Name, revocation: &Revocation) -> Value {
+pub(crate) fn revocation_json(id: &Name, revocation: &Revocation) -> Value {
     let (kind, whom) = match &revocation.what {
         Revoked::User(user) => ("user", user.clone()),
         Revoked::Site(site) => ("site", site.to_string()),
@@ -228,6 +231,35 @@ async fn rotate_signing_keys(
     context.catalogue.rotate_signing_keys(&app, request.at_once).await?;
     let keys: Vec<Value> = context.catalogue.published_keys(&app).iter().map(key_json).collect();
     Ok(Answer(json!({"signing_keys": keys})))
+}
+
+/// An authority as everybody may see it.
+pub(crate) fn authority_json(one: &PublishedAuthority) -> Value {
+    json!({"id": one.id, "certificate": one.certificate, "issues_from": one.issues_from_ms,
+        "verifies_until": one.verifies_until_ms})
+}
+
+async fn list_authorities(
+    State(context): State<AuthContext>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Answer<Value>, ApiError> {
+    let app = app(&context, &headers, &id)?;
+    let all: Vec<Value> = context.catalogue.published_authorities(&app).iter().map(authority_json).collect();
+    Ok(Answer(json!({"authorities": all})))
+}
+
+async fn rotate_authority(
+    State(context): State<AuthContext>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Answer<Value>, ApiError> {
+    let app = app(&context, &headers, &id)?;
+    let request = if body.is_empty() { RotateRequest::default() } else { Json::<RotateRequest>::parse(&body)?.0 };
+    context.catalogue.rotate_authority(&app, request.at_once).await?;
+    let all: Vec<Value> = context.catalogue.published_authorities(&app).iter().map(authority_json).collect();
+    Ok(Answer(json!({"authorities": all})))
 }
 
 /// Seals every secret anew that the newest master key did not seal.
