@@ -5,7 +5,7 @@ use std::sync::{Arc, Once, Weak};
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use bigpeer_chassis::{ApiError, ErrorCode, Shutdown, app_of};
+use bigpeer_chassis::{ApiError, ClientCertificate, ErrorCode, Shutdown, app_of};
 use bigpeer_protocol::SUBPROTOCOL;
 use tokio::sync::Semaphore;
 
@@ -98,6 +98,10 @@ pub(crate) async fn upgrade(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let app = app_of(&app)?;
+    let certificate = request.extensions().get::<ClientCertificate>().map(|shown| Arc::clone(&shown.0));
+    if certificate.as_ref().is_some_and(|shown| shown.login.app != app) {
+        return Err(ApiError::unauthorized());
+    }
     let upgrade = Upgrade::of(&mut request).map_err(|missing| {
         ApiError::new(ErrorCode::BadRequest, format!("this is a WebSocket, subprotocol {SUBPROTOCOL}: {missing}"))
     })?;
@@ -117,7 +121,7 @@ pub(crate) async fn upgrade(
     tokio::spawn(async move {
         if let Some(socket) = upgrade.socket().await {
             // By itself: what has been waited for before is not kept beside it.
-            Box::pin(session::run(gateway, app, number, socket)).await;
+            Box::pin(session::run(gateway, app, number, certificate, socket)).await;
         }
         drop(slot);
     });

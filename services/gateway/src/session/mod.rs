@@ -21,6 +21,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bigpeer_chassis::PeerCertificate;
 use bigpeer_protocol::pb::{self, CloseCode};
 use bigpeer_protocol::{FrameError, GatewayEffect, GatewaySession, decode_peer_frame, encode_frame};
 use bigpeer_tables::TablesError;
@@ -53,6 +54,8 @@ struct Session {
     machine: GatewaySession,
     rules: Arc<Rules>,
     token: String,
+    /// What the peer showed in the TLS handshake, if it did.
+    certificate: Option<PeerCertificate>,
     expires_at_ms: u64,
     /// The catalogue that `rules` were looked up in.
     catalogue: u64,
@@ -95,10 +98,16 @@ struct Times {
 }
 
 /// Runs a session from the first frame to the last.
-pub(crate) async fn run(gateway: Arc<Gateway>, app: AppId, number: u64, mut socket: WebSocket) {
+pub(crate) async fn run(
+    gateway: Arc<Gateway>,
+    app: AppId,
+    number: u64,
+    certificate: Option<Arc<PeerCertificate>>,
+    mut socket: WebSocket,
+) {
     metrics::session_opened();
     // What is large and seldom is boxed: a session is idle most of its life, and there are many.
-    let close = match Box::pin(open(gateway, app, number, &mut socket)).await {
+    let close = match Box::pin(open(gateway, app, number, certificate, &mut socket)).await {
         Ok(mut session) => {
             let close = session.serve(&mut socket).await;
             session.leave();
@@ -119,11 +128,13 @@ async fn open(
     gateway: Arc<Gateway>,
     app: AppId,
     number: u64,
+    certificate: Option<Arc<PeerCertificate>>,
     socket: &mut WebSocket,
 ) -> Result<Box<Session>, pb::Close> {
     let mut machine = GatewaySession::new(gateway.context.settings.limits());
     let deadline = Instant::now() + gateway.context.settings.handshake_timeout;
-    match timeout_at(deadline, admit::handshake(&gateway, &app, number, &mut machine, socket)).await {
+    let shown = certificate.as_deref();
+    match timeout_at(deadline, admit::handshake(&gateway, &app, number, shown, &mut machine, socket)).await {
         Ok(admitted) => Ok(Box::new(Session::new(gateway, admitted?, number, machine))),
         Err(_) => {
             let close = pb::Close::new(CloseCode::CloseTimeout, "no Hello came, or it could not be answered in time");
@@ -163,6 +174,7 @@ impl Session {
             machine,
             rules: admitted.rules,
             token: admitted.token,
+            certificate: admitted.certificate,
             expires_at_ms: admitted.admission.expires_at_ms,
             catalogue: admitted.catalogue,
             queue,
