@@ -222,6 +222,9 @@ impl Session {
             Ok((site, ..)) if site != self.machine.site() => {
                 self.end(CloseCode::CloseForeignSite, "the access token was given to another site");
             }
+            Ok((_, account, ..)) if self.certificate.as_ref().is_some_and(|shown| shown.account() != account) => {
+                self.end(CloseCode::CloseForeignSite, "the client certificate was given to another user or key");
+            }
             Ok((_, account, permissions, expires_at_ms)) => {
                 self.token = token;
                 self.expires_at_ms = expires_at_ms;

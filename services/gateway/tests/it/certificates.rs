@@ -78,6 +78,8 @@ async fn a_certificate_opens_the_session_of_its_own_site_and_no_other() {
     let stolen =
         Certified { token: stolen.access_token, said: stolen.token, certificate: Arc::clone(&one.certificate), ..one };
     assert_eq!(refused(&world, &stolen, &stolen).await, CloseCode::CloseForeignSite, "another holder's");
+    client.send(bigpeer_protocol::pb::Renew { access_token: stolen.token.clone() }).await;
+    assert_eq!(client.close().await.code(), CloseCode::CloseForeignSite, "another holder's, later");
     // Another app's, with the same site: turned away before the session.
     let other = world.catalogue.create_app(&name("t"), &name("b")).await.unwrap().id;
     let spec = bigpeer_chassis::ApiKeySpec {
