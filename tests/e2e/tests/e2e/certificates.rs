@@ -97,9 +97,11 @@ async fn peers_show_their_certificates_and_get_others_when_those_are_replaced() 
     let refused = || async { matches!(peer.status().connection, Connection::Refused { .. }).then_some(()) };
     wait_until("the peer is refused", 30, refused).await;
     // Without a certificate nobody gets a session.
-    let bare =
-        world.server.command(&["import", "--ca-file", &world.ca().display().to_string(), "--collection", "cars", "-"]);
-    assert!(!bare.status.success());
+    let (ca, file) = (world.ca().display().to_string(), world.dir.path().join("cars.ndjson").display().to_string());
+    std::fs::write(&file, "{\"_id\": 4}\n").unwrap();
+    let bare = world.server.command(&["import", "--ca-file", &ca, "--collection", "cars", &file]);
+    let said = String::from_utf8_lossy(&bare.stderr).into_owned();
+    assert!(!bare.status.success() && said.contains("client certificate"), "{said}");
     peer.close().await;
 }
 
