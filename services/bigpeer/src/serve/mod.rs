@@ -87,8 +87,8 @@ pub(crate) struct ServeArgs {
     /// How long a peer may be away before it has to log in again, in seconds
     #[arg(long, env = "BIGPEER_REFRESH_TTL_SECS", default_value_t = bigpeer_auth::DEFAULT_REFRESH_TTL_SECS, value_name = "SECS")]
     refresh_ttl_secs: u64,
-    /// How long a peer's certificate is good for, in seconds; a week at most
-    #[arg(long, env = "BIGPEER_CERTIFICATE_TTL_SECS", default_value_t = bigpeer_auth::DEFAULT_CERTIFICATE_TTL_SECS, value_name = "SECS")]
+    /// How long a peer's certificate is good for, in seconds; a minute at least, a week at most
+    #[arg(long, env = "BIGPEER_CERTIFICATE_TTL_SECS", default_value_t = bigpeer_auth::DEFAULT_CERTIFICATE_TTL_SECS, value_name = "SECS", value_parser = clap::value_parser!(u64).range(60..=bigpeer_chassis::MAX_CERTIFICATE_TTL_SECS))]
     certificate_ttl_secs: u64,
     /// Give sync sessions only to peers that show a certificate of their app in the TLS handshake
     #[arg(long, env = "BIGPEER_REQUIRE_CLIENT_CERTIFICATES", value_parser = clap::builder::BoolishValueParser::new())]
