@@ -39,7 +39,7 @@
 //! | [`Peer::execute`], [`Peer::transaction`] | DQL over the local store; mutations are committed and queued for the server |
 //! | [`Peer::observe`] → [`LiveQuery::next`] | a result, again and again, with what changed |
 //! | [`Peer::subscribe`], [`Peer::unsubscribe`] | what the server is to send; kept in the store |
-//! | [`Peer::login`], [`Peer::connect`], [`Peer::disconnect`] | the session |
+//! | [`Peer::login`], [`Peer::connect`], [`Peer::disconnect`], [`Peer::certificate`] | the session, and who the peer is to others |
 //! | [`Peer::status`], [`Peer::watch_status`], [`Peer::events`] | where things stand, and what must not be missed |
 //! | [`Peer::write_status`], [`Peer::rejections`], [`Peer::dismiss_rejection`] | what became of each write |
 //! | [`Peer::attach`], [`Peer::attach_bytes`], [`Peer::fetch_attachment`], [`Peer::attachment`], [`Peer::evict_attachments`] | blobs beside documents |
@@ -53,6 +53,7 @@
 mod apply;
 mod attachments;
 mod error;
+mod identity;
 mod local;
 mod network;
 mod observe;
@@ -68,6 +69,7 @@ pub use attachments::{Fetch, FetchProgress};
 pub use bigpeer_crdt::{Attachment, DocId, Object, Value};
 pub use bigpeer_dql::Params;
 pub use error::PeerError;
+pub use identity::Certificate;
 pub use local::{QueryResult, WriteTransaction};
 pub use network::{Network, SystemNetwork, Wire, http_client};
 pub use observe::{LiveQuery, LiveResult};

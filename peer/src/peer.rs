@@ -15,8 +15,8 @@ use crate::session::{Background, login_into};
 use crate::signals::Signals;
 use crate::store::{Durability, Store, blocking};
 use crate::{
-    ConnectSettings, Connection, LiveQuery, Params, PeerError, PeerEvent, PeerSettings, QueryResult, Rejection, Status,
-    SubscriptionId, WriteStatus,
+    Certificate, ConnectSettings, Connection, LiveQuery, Params, PeerError, PeerEvent, PeerSettings, QueryResult,
+    Rejection, Status, SubscriptionId, WriteStatus,
 };
 
 /// A Small Peer: a local store, and its session with a bigpeer. Cheap to clone; all clones are the same peer.
@@ -162,7 +162,16 @@ impl Peer {
     /// # Errors
     /// [`PeerError::Refused`], [`PeerError::Unreachable`], [`PeerError::OtherApp`], [`PeerError::OtherSite`].
     pub async fn login(&self, settings: &ConnectSettings) -> Result<SiteId, PeerError> {
-        login_into(&self.store, settings).await
+        login_into(&self.store, settings, &*self.settings.ids).await
+    }
+
+    /// The certificate that says who this peer is, as of the last login or renewal, whether or not it has ended: for other peers
+    /// of its app. Servers give one where they are spoken to below TLS.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub async fn certificate(&self) -> Result<Option<Certificate>, PeerError> {
+        self.store.read(|tables| tables.certificate()).await
     }
 
     /// Starts a background session, in place of the one there may be. A store that has no site yet logs in first, and
@@ -173,7 +182,7 @@ impl Peer {
     /// [`PeerError::OtherSite`] for any.
     pub async fn connect(&self, settings: ConnectSettings) -> Result<(), PeerError> {
         self.disconnect().await;
-        crate::session::prepare(&self.store, &settings).await?;
+        crate::session::prepare(&self.store, &settings, &*self.settings.ids).await?;
         self.attachments.start(&settings);
         self.background.start(
             self.store.clone(),

@@ -76,7 +76,7 @@ impl Uploader {
         let endpoint = Endpoint::new(&settings.url, &settings.app)?;
         let state = match (state, &settings.credentials) {
             (Some(state), Credentials::ApiKey(_)) => {
-                let login = refresh(&endpoint, &state.token, &settings).await?;
+                let login = refresh(&endpoint, &state.token, None, &settings).await?;
                 UploaderState { site: login.site, token: login.token.token }
             }
             (None, Credentials::ApiKey(key)) => {
@@ -199,7 +199,8 @@ impl Pump {
             compressions: vec![pb::Compression::Zstd.into()],
             ..pb::Hello::default()
         };
-        let mut link = Link::connect(&self.endpoint, &self.settings, hello).await?;
+        let tls = self.settings.network.tls();
+        let mut link = Link::connect(&self.endpoint, &self.settings, tls, hello).await?;
         let welcome = tokio::time::timeout(self.settings.connect_timeout, link.next())
             .await
             .map_err(|_| PeerError::Unreachable("no welcome within the time allowed".to_owned()))??;
@@ -260,7 +261,7 @@ impl Pump {
     async fn renew_and_connect(&mut self) -> Result<Link, PeerError> {
         if matches!(self.settings.credentials, Credentials::ApiKey(_)) {
             let old = self.progress.borrow().token.clone();
-            let login = refresh(&self.endpoint, &old, &self.settings).await?;
+            let login = refresh(&self.endpoint, &old, None, &self.settings).await?;
             self.progress.send_modify(|progress| progress.token = login.token.token);
         }
         Ok(self.connect().await?.0)

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::run::{End, RENEW_BEFORE, Runner, millis, told};
-use super::{Endpoint, Link, Login, refresh};
+use super::{Endpoint, Link, Login, refresh, request};
 use crate::apply::{Applied, Ready, SessionIds, apply, prepare};
 use crate::store::{Durability, Unpushed};
 use crate::{Credentials, PeerError, Status, SubscriptionId};
@@ -41,7 +41,7 @@ pub(super) struct Active<'r> {
     telling: Option<BoxFuture<'static, Result<Told, PeerError>>>,
     /// A new token on its way.
     renewing: Option<BoxFuture<'static, Result<Login, PeerError>>>,
-    /// When the token needs renewing.
+    /// When the token, or the certificate, needs renewing.
     renew_at: Option<Instant>,
 }
 
@@ -276,10 +276,12 @@ impl<'r> Active<'r> {
 
     fn renew(&mut self) {
         let (store, settings) = (self.runner.store.clone(), self.runner.settings.clone());
+        let ids = Arc::clone(&self.runner.ids);
         let renewing = async move {
             let endpoint = Endpoint::new(&settings.url, &settings.app)?;
             let token = store.read(|tables| tables.token()).await?.ok_or(PeerError::NoSite)?;
-            refresh(&endpoint, token.for_the_next(), &settings).await
+            let csr = request(&endpoint, &store, &*ids).await?;
+            refresh(&endpoint, token.for_the_next(), csr.as_deref(), &settings).await
         };
         self.renewing = Some(renewing.boxed());
     }
@@ -287,7 +289,8 @@ impl<'r> Active<'r> {
     async fn renewed(&mut self, login: Result<Login, PeerError>) -> Result<(), PeerError> {
         match login {
             Ok(login) => {
-                let expires_ms = login.token.expires_ms;
+                let certificate_ms = login.certificate.as_ref().map(|certificate| certificate.expires_ms);
+                let expires_ms = login.token.expires_ms.min(certificate_ms.unwrap_or(u64::MAX));
                 let token = self.runner.keep(login).await?;
                 let effects = self.link.session.renew(token.token.reveal().to_owned());
                 self.link.execute(effects);

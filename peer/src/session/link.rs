@@ -2,6 +2,7 @@
 //! ends that both wait for the other to read would wait for ever. What is queued for writing is bounded by the
 //! protocol: the push window, and a few small messages.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bigpeer_protocol::{PeerEffect, PeerSession, SUBPROTOCOL, decode_gateway_frame, encode_frame, pb};
@@ -11,6 +12,7 @@ use futures::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -55,8 +57,9 @@ impl Link {
     pub(crate) async fn connect(
         endpoint: &Endpoint,
         settings: &ConnectSettings,
+        tls: Option<Arc<ClientConfig>>,
         hello: pb::Hello,
-    ) -> Result<Self, PeerError> {
+    ) -> Result<Self, ConnectError> {
         let mut request = endpoint.sync().into_client_request().map_err(|_| PeerError::Url(settings.url.clone()))?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         let config =
@@ -68,14 +71,14 @@ impl Link {
                 .connect(&host, port)
                 .await
                 .map_err(|error| PeerError::Unreachable(error.to_string()))?;
-            let tls = settings.network.tls().map(Connector::Rustls);
+            let tls = tls.map(Connector::Rustls);
             client_async_tls_with_config(request, wire, Some(config), tls).await.map_err(connect_error)
         };
         let (socket, response) = tokio::time::timeout(settings.connect_timeout, connecting)
             .await
             .map_err(|_| PeerError::Unreachable("no connection within the time allowed".to_owned()))??;
         if response.headers().get(SEC_WEBSOCKET_PROTOCOL).is_none_or(|chosen| chosen != SUBPROTOCOL) {
-            return Err(PeerError::Protocol(format!("the server does not speak {SUBPROTOCOL}")));
+            return Err(PeerError::Protocol(format!("the server does not speak {SUBPROTOCOL}")).into());
         }
         let (sink, incoming) = socket.split();
         let (outgoing, queue) = mpsc::unbounded_channel();
@@ -182,15 +185,38 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut queue: mpsc::UnboundedR
     }
 }
 
+/// Why there is no connection.
+pub(crate) enum ConnectError {
+    /// The other end was reached, and broke off before it answered.
+    Handshake(PeerError),
+    /// Anything else.
+    Other(PeerError),
+}
+
+impl From<PeerError> for ConnectError {
+    fn from(error: PeerError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<ConnectError> for PeerError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Handshake(error) | ConnectError::Other(error) => error,
+        }
+    }
+}
+
 /// Whether the server said no, or could not be asked.
 #[allow(clippy::wildcard_enum_match_arm, reason = "an open list of another crate; only a refusal is special")]
-fn connect_error(error: Error) -> PeerError {
-    match error {
+fn connect_error(error: Error) -> ConnectError {
+    let answered = match error {
         Error::Http(response) if [401, 403].contains(&response.status().as_u16()) => {
             PeerError::Refused(format!("the server answered {} to the connection", response.status()))
         }
         Error::Http(response) => PeerError::Unreachable(format!("the server answered {}", response.status())),
         Error::Url(error) => PeerError::Url(error.to_string()),
-        other => PeerError::Unreachable(other.to_string()),
-    }
+        other => return ConnectError::Handshake(PeerError::Unreachable(other.to_string())),
+    };
+    answered.into()
 }

@@ -1,10 +1,11 @@
 //! Login over HTTP: an API key becomes a site and a token, a refresh token the next token.
 
-use bigpeer_types::{AppId, SiteId};
+use bigpeer_types::{AppId, IdGenerator, SiteId};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::store::Token;
+use crate::identity::{Certificate, PeerKey};
+use crate::store::{Durability, Store, Token};
 use crate::{ConnectSettings, PeerError, Secret};
 
 /// Where a bigpeer is, in the two forms that are asked for.
@@ -37,6 +38,11 @@ impl Endpoint {
         format!("{}/{}/sync", self.http.replacen("http", "ws", 1), self.app)
     }
 
+    /// Whether it is spoken to below TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.http.starts_with("https:")
+    }
+
     /// Host and port of both.
     pub(crate) fn host(&self) -> Result<(String, u16), PeerError> {
         let bad = || PeerError::Url(self.http.clone());
@@ -60,6 +66,8 @@ impl Endpoint {
 pub(crate) struct Login {
     pub(crate) site: SiteId,
     pub(crate) token: Token,
+    /// For the peer's own key, if it was asked for.
+    pub(crate) certificate: Option<Certificate>,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +77,10 @@ struct Answer {
     expires_at: u64,
     #[serde(default)]
     refresh_token: Option<String>,
+    #[serde(default)]
+    certificate: Option<String>,
+    #[serde(default)]
+    certificate_expires_at: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -81,14 +93,39 @@ struct FailureBody {
     message: String,
 }
 
+/// A certificate request for the store's own key, which is made now if there is none. None where the server is not spoken to
+/// below TLS: a certificate would be shown to nobody, and tokens that everybody can read prove little.
+pub(crate) async fn request(
+    endpoint: &Endpoint,
+    store: &Store,
+    ids: &dyn IdGenerator,
+) -> Result<Option<String>, PeerError> {
+    if !endpoint.is_tls() {
+        return Ok(None);
+    }
+    let key = match store.read(|tables| tables.key()).await? {
+        Some(key) => key,
+        None => {
+            let new = PeerKey::generate(ids);
+            store.write(Durability::Power, move |work| work.key_or(new)).await?
+        }
+    };
+    key.request().map(Some)
+}
+
 /// A new site for an API key, or the site of `previous`, an access token of before, where the server knows it.
 pub(crate) async fn log_in(
     endpoint: &Endpoint,
     api_key: &Secret,
     previous: Option<&Secret>,
+    csr: Option<&str>,
     settings: &ConnectSettings,
 ) -> Result<Login, PeerError> {
-    let body = serde_json::json!({"previous": previous.map(Secret::reveal)}).to_string();
+    let mut body = serde_json::json!({"previous": previous.map(Secret::reveal)});
+    if let Some(csr) = csr {
+        body["csr"] = csr.into();
+    }
+    let body = body.to_string();
     ask(&endpoint.auth("login"), api_key, body.into(), settings).await
 }
 
@@ -105,18 +142,23 @@ pub(crate) async fn log_in_without_refresh_token(
 pub(crate) async fn refresh(
     endpoint: &Endpoint,
     last: &Secret,
+    csr: Option<&str>,
     settings: &ConnectSettings,
 ) -> Result<Login, PeerError> {
-    ask(&endpoint.auth("refresh"), last, Bytes::new(), settings).await
+    let body = csr.map(|csr| Bytes::from(serde_json::json!({"csr": csr}).to_string())).unwrap_or_default();
+    ask(&endpoint.auth("refresh"), last, body, settings).await
 }
 
 async fn ask(url: &str, bearer: &Secret, body: Bytes, settings: &ConnectSettings) -> Result<Login, PeerError> {
     let (status, body) = settings.network.post(url, bearer, body, settings.connect_timeout).await?;
     if (200..300).contains(&status) {
-        let Answer { site, access_token, expires_at, refresh_token } = serde_json::from_slice(&body)
+        let answer: Answer = serde_json::from_slice(&body)
             .map_err(|_| PeerError::Protocol("the answer to the login is not one".to_owned()))?;
-        let refresh = refresh_token.map(Secret::new);
-        return Ok(Login { site, token: Token { token: Secret::new(access_token), expires_ms: expires_at, refresh } });
+        let refresh = answer.refresh_token.map(Secret::new);
+        let token = Token { token: Secret::new(answer.access_token), expires_ms: answer.expires_at, refresh };
+        let certificate = answer.certificate.zip(answer.certificate_expires_at);
+        let certificate = certificate.map(|(chain, expires_ms)| Certificate { chain, expires_ms });
+        return Ok(Login { site: answer.site, token, certificate });
     }
     let message = serde_json::from_slice::<Failure>(&body).map_or_else(
         |_| format!("the login was answered with status {status}"),

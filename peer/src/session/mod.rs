@@ -10,14 +10,14 @@ mod run;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bigpeer_protocol::pb;
-use bigpeer_types::SiteId;
+use bigpeer_types::{IdGenerator, SiteId};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub(crate) use backoff::Backoff;
 pub(crate) use end::{After, after_close};
-pub(crate) use link::Link;
-pub(crate) use login::{Endpoint, Login, log_in, log_in_without_refresh_token, refresh};
+pub(crate) use link::{ConnectError, Link};
+pub(crate) use login::{Endpoint, Login, log_in, log_in_without_refresh_token, refresh, request};
 pub(crate) use run::told;
 
 use crate::local::Evaluation;
@@ -78,7 +78,7 @@ impl Background {
 }
 
 /// Makes the store ready to connect: of this app, with a site. Only a store without a site asks the server.
-pub(crate) async fn prepare(store: &Store, settings: &ConnectSettings) -> Result<(), PeerError> {
+pub(crate) async fn prepare(store: &Store, settings: &ConnectSettings, ids: &dyn IdGenerator) -> Result<(), PeerError> {
     let endpoint = Endpoint::new(&settings.url, &settings.app)?;
     let (app, site) = store.read(|tables| Ok((tables.app()?, tables.site()?))).await?;
     if let Some(store) = app
@@ -89,10 +89,11 @@ pub(crate) async fn prepare(store: &Store, settings: &ConnectSettings) -> Result
     match &settings.credentials {
         Credentials::Token { site, token } => {
             let token = Token { token: token.clone(), expires_ms: u64::MAX, refresh: None };
-            adopt(store, settings, Login { site: *site, token }).await
+            adopt(store, settings, Login { site: *site, token, certificate: None }).await
         }
         Credentials::ApiKey(key) if site.is_none() => {
-            let login = log_in(&endpoint, key, None, settings).await?;
+            let csr = request(&endpoint, store, ids).await?;
+            let login = log_in(&endpoint, key, None, csr.as_deref(), settings).await?;
             adopt(store, settings, login).await
         }
         Credentials::ApiKey(_) => Ok(()),
@@ -100,8 +101,12 @@ pub(crate) async fn prepare(store: &Store, settings: &ConnectSettings) -> Result
 }
 
 /// [`prepare`], and the site that came of it.
-pub(crate) async fn login_into(store: &Store, settings: &ConnectSettings) -> Result<SiteId, PeerError> {
-    prepare(store, settings).await?;
+pub(crate) async fn login_into(
+    store: &Store,
+    settings: &ConnectSettings,
+    ids: &dyn IdGenerator,
+) -> Result<SiteId, PeerError> {
+    prepare(store, settings, ids).await?;
     store.read(|tables| tables.site()).await?.ok_or(PeerError::NoSite)
 }
 
@@ -109,7 +114,7 @@ async fn adopt(store: &Store, settings: &ConnectSettings, login: Login) -> Resul
     let app = settings.app.clone();
     let change = move |work: &mut crate::store::Work<'_>| {
         work.adopt(&app, login.site)?;
-        work.set_token(&login.token)
+        work.set_login(&login.token, login.certificate.as_ref())
     };
     store.write(Durability::Power, change).await
 }

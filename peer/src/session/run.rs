@@ -12,7 +12,8 @@ use bigpeer_types::{Clock, IdGenerator};
 use tokio::sync::watch;
 
 use super::active::Active;
-use super::{After, Backoff, Endpoint, Link, Login, after_close, log_in, refresh};
+use super::{After, Backoff, ConnectError, Endpoint, Link, Login, after_close, log_in, refresh, request};
+use crate::identity::{Certificate, PeerKey};
 use crate::local::Evaluation;
 use crate::signals::Signals;
 use crate::store::{Durability, Store, Token};
@@ -21,7 +22,7 @@ use crate::{ConnectSettings, Connection, Credentials, PeerError, PeerEvent, Stat
 /// Bytes of documents that the server may have under way: what is received but not yet stored is never more.
 const CREDIT_BYTES: u64 = 8 * 1024 * 1024;
 
-/// A token is renewed when it has this long to live.
+/// A token, or a certificate, is renewed when it has this long to live.
 pub(super) const RENEW_BEFORE: Duration = Duration::from_secs(60);
 
 pub(super) struct Runner {
@@ -114,7 +115,7 @@ impl Runner {
             () = told(&mut stopped) => return End::Stopped,
             connected = connecting => connected,
         };
-        let (link, welcome, token) = match connected {
+        let (link, welcome, token, shown) = match connected {
             Ok(connected) => connected,
             Err(Ended::Closed(close)) => return End::Closed(close),
             Err(Ended::Failed(error)) => return End::Failed(error),
@@ -123,6 +124,7 @@ impl Runner {
         self.signals.set_connection(Connection::Connected);
         self.signals.event(PeerEvent::Connected);
         let expires_ms = if welcome.expires_at_ms == 0 { token.expires_ms } else { welcome.expires_at_ms };
+        let expires_ms = shown.map_or(expires_ms, |certificate| certificate.expires_ms.min(expires_ms));
         let mut active = Active::new(self, link, expires_ms);
         let end = active.run(&mut stopped).await;
         let close = match &end {
@@ -135,7 +137,7 @@ impl Runner {
     }
 
     /// Logs in if needed, connects, says hello, and waits for the welcome.
-    async fn connect(&self, new_token: bool) -> Result<(Link, pb::Welcome, Token), Ended> {
+    async fn connect(&self, new_token: bool) -> Result<(Link, pb::Welcome, Token, Option<Certificate>), Ended> {
         let endpoint = Endpoint::new(&self.settings.url, &self.settings.app)?;
         let token = self.token(&endpoint, new_token).await?;
         let begin = |work: &mut crate::store::Work<'_>| {
@@ -144,13 +146,28 @@ impl Runner {
         };
         let status = self.store.write(Durability::Process, begin).await?;
         let hello = self.hello(&status, &token)?;
-        let mut link = Link::connect(&endpoint, &self.settings, hello).await?;
+        let shown = self.certificate(&endpoint).await?;
+        let tls = match &shown {
+            Some((key, certificate)) => Some(key.shows(certificate, self.settings.network.tls())?),
+            None => self.settings.network.tls(),
+        };
+        let mut link = match Link::connect(&endpoint, &self.settings, tls, hello).await {
+            Ok(link) => link,
+            Err(ConnectError::Handshake(error)) if shown.is_some() => {
+                // It may be the certificate: its authority was replaced, or this clock is wrong. The next try gets another.
+                tracing::debug!(%error, "the connection was not made; another certificate is asked for");
+                self.store.write(Durability::Process, |work| work.set_certificate(None)).await?;
+                return Err(error.into());
+            }
+            Err(error) => return Err(PeerError::from(error).into()),
+        };
+        let shown = shown.map(|(_, certificate)| certificate);
         let welcome = tokio::time::timeout(self.settings.connect_timeout, link.next())
             .await
             .map_err(|_| PeerError::Unreachable("no welcome within the time allowed".to_owned()))??;
         for effect in welcome {
             if let PeerEffect::Welcomed(welcome) = effect {
-                return Ok((link, welcome, token));
+                return Ok((link, welcome, token, shown));
             }
             if let PeerEffect::Closed(close) = effect {
                 return Err(Ended::Closed(close));
@@ -175,6 +192,23 @@ impl Runner {
         })
     }
 
+    /// What to show to a server below TLS.
+    async fn certificate(&self, endpoint: &Endpoint) -> Result<Option<(PeerKey, Certificate)>, PeerError> {
+        if !endpoint.is_tls() {
+            return Ok(None);
+        }
+        let now_ms = self.clock.now_ms();
+        let (key, certificate) = self.store.read(|tables| Ok((tables.key()?, tables.certificate()?))).await?;
+        Ok(key.zip(certificate.filter(|certificate| now_ms < certificate.expires_ms)))
+    }
+
+    /// Whether there is a certificate that is good for a while, where there should be one.
+    async fn is_certified(&self, endpoint: &Endpoint) -> Result<bool, PeerError> {
+        let good_from = self.clock.now_ms().saturating_add(millis(RENEW_BEFORE));
+        let good = self.certificate(endpoint).await?.is_some_and(|(_, one)| good_from < one.expires_ms);
+        Ok(good || !endpoint.is_tls())
+    }
+
     /// A token that is good for a while: the stored one, or a new one for the same site.
     async fn token(&self, endpoint: &Endpoint, new_token: bool) -> Result<Token, PeerError> {
         let stored = self.store.read(|tables| tables.token()).await?;
@@ -184,10 +218,11 @@ impl Runner {
         };
         let Some(stored) = stored else { return self.log_in_again(endpoint, key, None).await };
         let good_until = stored.expires_ms.saturating_sub(millis(RENEW_BEFORE));
-        if !new_token && self.clock.now_ms() < good_until {
+        if !new_token && self.clock.now_ms() < good_until && self.is_certified(endpoint).await? {
             return Ok(stored);
         }
-        match refresh(endpoint, stored.for_the_next(), &self.settings).await {
+        let csr = request(endpoint, &self.store, &*self.ids).await?;
+        match refresh(endpoint, stored.for_the_next(), csr.as_deref(), &self.settings).await {
             Ok(login) => self.keep(login).await,
             // The key that the old token came from may be gone, and this one good.
             Err(PeerError::Refused(_)) => self.log_in_again(endpoint, key, Some(&stored.token)).await,
@@ -200,7 +235,7 @@ impl Runner {
         let app = self.settings.app.clone();
         let change = move |work: &mut crate::store::Work<'_>| {
             work.adopt(&app, login.site)?;
-            work.set_token(&login.token)
+            work.set_login(&login.token, login.certificate.as_ref())
         };
         self.store.write(Durability::Power, change).await?;
         Ok(token)
@@ -220,7 +255,8 @@ impl Runner {
         };
         // Who has nothing to lose need not ask twice.
         let login = if unpushed == 0 || previous.is_some() {
-            Some(log_in(endpoint, key, previous, &self.settings).await?)
+            let csr = request(endpoint, &self.store, &*self.ids).await?;
+            Some(log_in(endpoint, key, previous, csr.as_deref(), &self.settings).await?)
         } else {
             None
         };
@@ -239,7 +275,7 @@ impl Runner {
         let token = login.token.clone();
         let change = move |work: &mut crate::store::Work<'_>| {
             work.replace_site(login.site)?;
-            work.set_token(&login.token)
+            work.set_login(&login.token, login.certificate.as_ref())
         };
         self.store.write(Durability::Power, change).await?;
         Ok(token)

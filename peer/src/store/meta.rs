@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::subscriptions::lsn_from_blob;
 use super::work::{Tables, Work};
+use crate::identity::{Certificate, PeerKey};
 use crate::status::Status;
 use crate::{PeerError, Secret};
 
@@ -30,6 +31,12 @@ enum Key {
     TokenExpires,
     /// The refresh token that gives the next, text; empty when there is none.
     RefreshToken,
+    /// The peer's own key, 32 bytes.
+    PeerKey,
+    /// The certificate for it, text; empty when there is none.
+    Certificate,
+    /// When the certificate ends, milliseconds since the epoch, integer.
+    CertificateExpires,
 }
 
 impl Key {
@@ -44,6 +51,9 @@ impl Key {
             Self::Token => "token",
             Self::TokenExpires => "token_expires",
             Self::RefreshToken => "refresh_token",
+            Self::PeerKey => "peer_key",
+            Self::Certificate => "certificate",
+            Self::CertificateExpires => "certificate_expires",
         }
     }
 }
@@ -98,6 +108,18 @@ impl Tables<'_> {
         let refresh = self.meta::<String>(Key::RefreshToken)?.filter(|text| !text.is_empty()).map(Secret::new);
         let token = self.meta::<String>(Key::Token)?;
         Ok(token.map(|token| Token { token: Secret::new(token), expires_ms, refresh }))
+    }
+
+    /// The peer's own key, once it was made.
+    pub(crate) fn key(&self) -> Result<Option<PeerKey>, PeerError> {
+        self.meta::<Vec<u8>>(Key::PeerKey)?.map(|seed| PeerKey::of_seed(&seed)).transpose()
+    }
+
+    /// The certificate of the last login, however old.
+    pub(crate) fn certificate(&self) -> Result<Option<Certificate>, PeerError> {
+        let expires_ms = self.meta_number(Key::CertificateExpires)?;
+        let chain = self.meta::<String>(Key::Certificate)?.filter(|chain| !chain.is_empty());
+        Ok(chain.map(|chain| Certificate { chain, expires_ms }))
     }
 
     /// Everything of the status that is stored.
@@ -177,11 +199,27 @@ impl Work<'_> {
         }
     }
 
-    /// Keeps a token for the next connect.
-    pub(crate) fn set_token(&mut self, token: &Token) -> Result<(), PeerError> {
+    /// Keeps what a login gave for the next connect.
+    pub(crate) fn set_login(&mut self, token: &Token, certificate: Option<&Certificate>) -> Result<(), PeerError> {
+        self.set_certificate(certificate)?;
         self.set_meta(Key::Token, token.token.reveal())?;
         self.set_meta(Key::RefreshToken, token.refresh.as_ref().map_or("", Secret::reveal))?;
         self.set_meta_number(Key::TokenExpires, token.expires_ms)
+    }
+
+    /// Keeps the certificate, or none: that of a login before may name another site.
+    pub(crate) fn set_certificate(&mut self, certificate: Option<&Certificate>) -> Result<(), PeerError> {
+        self.set_meta(Key::Certificate, certificate.map_or("", |certificate| certificate.chain.as_str()))?;
+        self.set_meta_number(Key::CertificateExpires, certificate.map_or(0, |certificate| certificate.expires_ms))
+    }
+
+    /// The peer's own key: `new`, unless there is one already.
+    pub(crate) fn key_or(&mut self, new: PeerKey) -> Result<PeerKey, PeerError> {
+        if let Some(key) = self.tables.key()? {
+            return Ok(key);
+        }
+        self.set_meta(Key::PeerKey, new.seed().as_slice())?;
+        Ok(new)
     }
 
     /// Keeps the newest clock reading.

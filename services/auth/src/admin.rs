@@ -1,4 +1,4 @@
-//! The admin API of who may come in: providers, roles, revocations, signing keys. `PUT` is idempotent.
+//! The admin API of who may come in: providers, roles, revocations, signing keys, authorities. `PUT` is idempotent.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json as Answer, Router};
 use bigpeer_chassis::admin::{AdminRoute, AskedApp, Asks, Page, admin_router};
 use bigpeer_chassis::{
-    ApiError, ErrorCode, Json, Name, NameError, Permissions, PublishedKey, Revocation, Revoked, Role,
+    ApiError, ErrorCode, Json, Name, NameError, Permissions, PublishedAuthority, PublishedKey, Revocation, Revoked,
+    Role,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,6 +25,8 @@ const ROLE: &str = "/admin/v1/apps/{app}/roles/{name}";
 const REVOCATIONS: &str = "/admin/v1/apps/{app}/revocations";
 const SIGNING_KEYS: &str = "/admin/v1/apps/{app}/signing-keys";
 const ROTATE: &str = "/admin/v1/apps/{app}/signing-keys/rotate";
+const AUTHORITIES: &str = "/admin/v1/apps/{app}/authorities";
+const REPLACE: &str = "/admin/v1/apps/{app}/authorities/rotate";
 const RESEAL: &str = "/admin/v1/secrets/reseal";
 
 /// The routes of the admin API.
@@ -78,6 +81,13 @@ pub fn routes() -> Vec<AdminRoute<AuthContext>> {
             .answers(200, Some(object.clone())),
         AdminRoute::post(ROTATE, Asks::App, rotate_signing_keys)
             .says("Gives an app a new key for its access tokens")
+            .takes(rotation.clone())
+            .answers(200, Some(object.clone())),
+        AdminRoute::get(AUTHORITIES, Asks::App, list_authorities)
+            .says("The authorities of an app's certificates, the oldest first; there are few")
+            .answers(200, Some(object.clone())),
+        AdminRoute::post(REPLACE, Asks::App, rotate_authority)
+            .says("Gives an app a new authority for its certificates")
             .takes(rotation)
             .answers(200, Some(object.clone())),
         AdminRoute::post(RESEAL, Asks::Operator, reseal)
@@ -197,7 +207,7 @@ async fn delete_role(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn revocation_json(id: &Name, revocation: &Revocation) -> Value {
+pub(crate) fn revocation_json(id: &Name, revocation: &Revocation) -> Value {
     let (kind, whom) = match &revocation.what {
         Revoked::User(user) => ("user", user.clone()),
         Revoked::Site(site) => ("site", site.to_string()),
@@ -265,6 +275,33 @@ async fn rotate_signing_keys(
     context.catalogue.rotate_signing_keys(&app, request.at_once).await?;
     let keys: Vec<Value> = context.catalogue.published_keys(&app).iter().map(key_json).collect();
     Ok(Answer(json!({"signing_keys": keys})))
+}
+
+/// An authority as everybody may see it.
+pub(crate) fn authority_json(one: &PublishedAuthority) -> Value {
+    json!({"id": one.id, "certificate": one.certificate, "issues_from": one.issues_from_ms,
+        "verifies_until": one.verifies_until_ms})
+}
+
+async fn list_authorities(
+    State(context): State<AuthContext>,
+    AskedApp(app): AskedApp,
+) -> Result<Answer<Value>, ApiError> {
+    let app = app.id;
+    let all: Vec<Value> = context.catalogue.published_authorities(&app).iter().map(authority_json).collect();
+    Ok(Answer(json!({"authorities": all})))
+}
+
+async fn rotate_authority(
+    State(context): State<AuthContext>,
+    AskedApp(app): AskedApp,
+    body: Bytes,
+) -> Result<Answer<Value>, ApiError> {
+    let app = app.id;
+    let request = if body.is_empty() { RotateRequest::default() } else { Json::<RotateRequest>::parse(&body)?.0 };
+    context.catalogue.rotate_authority(&app, request.at_once).await?;
+    let all: Vec<Value> = context.catalogue.published_authorities(&app).iter().map(authority_json).collect();
+    Ok(Answer(json!({"authorities": all})))
 }
 
 /// Seals every secret anew that the newest master key did not seal.

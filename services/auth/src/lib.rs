@@ -1,11 +1,13 @@
 //! Login: who has an API key, or whom a provider of the app vouches for, gets a site of their own and an access token for it;
 //! a refresh token gives the next.
 //!
-//! `POST /{app}/auth/login`, `/auth/refresh` and `/auth/logout`, `GET /{app}/.well-known/jwks.json`, and the admin API of
-//! providers, roles, revocations and signing keys. docs/auth.md is the guide.
+//! `POST /{app}/auth/login`, `/auth/refresh` and `/auth/logout`, `GET /{app}/.well-known/jwks.json`, `/auth/certs` and
+//! `/auth/revocations`, and the admin API of providers, roles, revocations, signing keys and authorities. docs/auth.md is the
+//! guide.
 
 mod admin;
 mod anonymous;
+mod certificates;
 mod keys;
 mod login;
 mod metrics;
@@ -27,6 +29,8 @@ pub use admin::{router as admin_router, routes as admin_routes};
 pub const DEFAULT_TOKEN_TTL_SECS: u64 = 3600;
 /// How long a refresh token that is not used is good for, unless told otherwise: in seconds.
 pub const DEFAULT_REFRESH_TTL_SECS: u64 = 90 * 24 * 3600;
+/// How long a peer's certificate is good for, unless told otherwise: in seconds.
+pub const DEFAULT_CERTIFICATE_TTL_SECS: u64 = 12 * 3600;
 /// Largest body of a login, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Logins that wait for a provider at once.
@@ -41,6 +45,8 @@ pub struct AuthSettings {
     pub token_ttl_secs: u64,
     /// How long a refresh token that is not used is good for, in seconds.
     pub refresh_ttl_secs: u64,
+    /// How long a peer's certificate is good for, in seconds; a week at most.
+    pub certificate_ttl_secs: u64,
     /// Whether webhooks and issuers may have private addresses.
     pub allow_private_providers: bool,
 }
@@ -50,6 +56,7 @@ impl Default for AuthSettings {
         Self {
             token_ttl_secs: DEFAULT_TOKEN_TTL_SECS,
             refresh_ttl_secs: DEFAULT_REFRESH_TTL_SECS,
+            certificate_ttl_secs: DEFAULT_CERTIFICATE_TTL_SECS,
             allow_private_providers: false,
         }
     }
@@ -92,6 +99,8 @@ pub fn router(context: AuthContext) -> Router {
         .route("/{app}/auth/login", post(login::login))
         .route("/{app}/auth/refresh", post(login::refresh))
         .route("/{app}/auth/logout", post(login::logout))
+        .route("/{app}/auth/certs", get(certificates::published))
+        .route("/{app}/auth/revocations", get(certificates::revocations))
         .route("/{app}/.well-known/jwks.json", get(keys::published))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(context)

@@ -5,14 +5,14 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json as Answer, body::Bytes};
 use bigpeer_chassis::{
-    AccessToken, ApiError, ApiKey, Asker, Door, ErrorCode, Granted, Holder, Json, Name, ProviderKind, TokenAge, User,
-    app_of, bearer, is_refresh_token,
+    AccessToken, ApiError, ApiKey, Asker, Door, ErrorCode, Granted, Holder, IssuedCertificate, Json, Name, ProviderKind,
+    TokenAge, User, app_of, bearer, is_refresh_token,
 };
 use bigpeer_types::{AppId, SiteId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{AuthContext, MAX_BODY_BYTES, anonymous, metrics};
+use crate::{AuthContext, MAX_BODY_BYTES, anonymous, certificates, metrics};
 
 /// Longest token for a provider, in bytes.
 const MAX_PROVIDER_TOKEN_BYTES: usize = 16 * 1024;
@@ -32,6 +32,18 @@ pub(crate) struct LoginRequest {
     /// The last access token, ended or not: who logs in again keeps the site.
     #[serde(default)]
     previous: Option<String>,
+    /// A certificate request for the peer's own key, in PEM.
+    #[serde(default)]
+    csr: Option<String>,
+}
+
+/// What may be asked of a refresh.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RefreshRequest {
+    /// As with a login.
+    #[serde(default)]
+    csr: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -48,6 +60,12 @@ struct Session {
     user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_info: Option<Value>,
+    /// The peer's, and its authority's, in PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+    /// Milliseconds since the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_expires_at: Option<u64>,
 }
 
 /// What a provider says of whoever carries a token.
@@ -77,10 +95,7 @@ pub(crate) async fn login(
     request: Request,
 ) -> Result<Response, ApiError> {
     let app = app_of(&app)?;
-    let body = Bytes::from_request(request, &()).await.map_err(|_| {
-        let message = format!("the body ended early, or has more than {MAX_BODY_BYTES} bytes");
-        ApiError::new(ErrorCode::TooLarge, message)
-    })?;
+    let body = body_of(request).await?;
     if body.iter().all(u8::is_ascii_whitespace) {
         return login_of_an_older_peer(&context, &app, &headers).await;
     }
@@ -94,6 +109,8 @@ pub(crate) async fn login(
         None => None,
     };
     let Json(request) = Json::<LoginRequest>::parse(&body)?;
+    // Before a provider is asked: what it gets may be good once only.
+    let csr = certificates::requested(request.csr.as_deref())?;
     let (holder, session_secs, client_info) = match (&request.provider, key) {
         (Some(provider), _) => {
             let vouched = ask(&context, &app, provider, request.token.as_deref()).await;
@@ -112,11 +129,20 @@ pub(crate) async fn login(
         None => context.catalogue.allocate_site(&app).await?,
     };
     context.catalogue.rotate_if_due(&app).await?;
+    certificates::prepare(&context, &app, csr.as_ref()).await?;
     let granted = context.catalogue.log_in(&app, site, holder, session_secs, context.times()).await?;
     // A user who is revoked by a condition, say: no need to hand out what opens nothing.
-    context.catalogue.judge(&app, &granted.token)?;
-    tracing::info!(%app, %site, who = ?who(&granted.token), "a peer logged in");
-    Ok(answer(granted, client_info))
+    let permissions = context.catalogue.judge(&app, &granted.token)?;
+    let certificate = certificates::issue(&context, &granted, csr.as_ref(), &permissions)?;
+    tracing::info!(%app, %site, who = ?who(&granted.token), certificate = certificate.is_some(), "a peer logged in");
+    Ok(answer(granted, client_info, certificate))
+}
+
+async fn body_of(request: Request) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, &()).await.map_err(|_| {
+        let message = format!("the body ended early, or has more than {MAX_BODY_BYTES} bytes");
+        ApiError::new(ErrorCode::TooLarge, message)
+    })
 }
 
 /// For the log: `Debug` escapes what could forge a line.
@@ -221,14 +247,24 @@ pub(crate) async fn refresh(
     State(context): State<AuthContext>,
     Path(app): Path<String>,
     headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let app = app_of(&app)?;
     let credential = bearer(&headers).ok_or_else(ApiError::unauthorized)?;
     if is_refresh_token(credential) {
+        let body = body_of(request).await?;
+        let is_empty = body.iter().all(u8::is_ascii_whitespace);
+        let request = if is_empty { RefreshRequest::default() } else { Json::<RefreshRequest>::parse(&body)?.0 };
+        // Before the token is used.
+        let csr = certificates::requested(request.csr.as_deref())?;
         context.catalogue.rotate_if_due(&app).await?;
         let granted = context.catalogue.refresh(&app, credential, context.times()).await;
         metrics::refresh(granted.is_ok());
-        return Ok(answer(granted?, None));
+        let granted = granted?;
+        certificates::prepare(&context, &app, csr.as_ref()).await?;
+        let permissions = context.catalogue.judge(&app, &granted.token)?;
+        let certificate = certificates::issue(&context, &granted, csr.as_ref(), &permissions)?;
+        return Ok(answer(granted, None, certificate));
     }
     let token = context.catalogue.verify_token(&app, credential, TokenAge::MayHaveEnded)?;
     // Where there is a refresh token, it is the only way: a stolen access token must not live for ever.
@@ -276,10 +312,13 @@ async fn without_refresh_token(
         refresh_expires_at: None,
         user: None,
         client_info: None,
+        certificate: None,
+        certificate_expires_at: None,
     }))
 }
 
-fn answer(granted: Granted, client_info: Option<Value>) -> Response {
+fn answer(granted: Granted, client_info: Option<Value>, certificate: Option<IssuedCertificate>) -> Response {
+    let certificate_expires_at = certificate.as_ref().map(|issued| issued.expires_at_ms);
     let user = match granted.token.holder {
         Holder::Key(_) => None,
         Holder::User(user) => Some(user.id),
@@ -292,6 +331,8 @@ fn answer(granted: Granted, client_info: Option<Value>) -> Response {
         refresh_expires_at: Some(granted.refresh_expires_at_ms),
         user,
         client_info,
+        certificate: certificate.map(|issued| issued.chain),
+        certificate_expires_at,
     })
 }
 

@@ -7,6 +7,11 @@ pub(crate) fn login(by: &'static str, ok: bool) {
     counter!("bigpeer_auth_logins_total", "by" => by, "outcome" => outcome(ok)).increment(1);
 }
 
+/// A certificate was given.
+pub(crate) fn certificate() {
+    counter!("bigpeer_auth_certificates_total").increment(1);
+}
+
 /// A use of a refresh token.
 pub(crate) fn refresh(ok: bool) {
     counter!("bigpeer_auth_refreshes_total", "outcome" => outcome(ok)).increment(1);

@@ -1,5 +1,6 @@
 //! Login and refresh over a log in memory.
 
+mod certificates;
 mod providers;
 
 use std::sync::Mutex;
@@ -47,7 +48,12 @@ async fn answer(response: Response) -> (StatusCode, Value) {
 
 impl World {
     fn context(&self) -> AuthContext {
-        let settings = AuthSettings { token_ttl_secs: 60, refresh_ttl_secs: 86_400, allow_private_providers: true };
+        let settings = AuthSettings {
+            token_ttl_secs: 60,
+            refresh_ttl_secs: 86_400,
+            certificate_ttl_secs: 3600,
+            allow_private_providers: true,
+        };
         AuthContext::new(Arc::clone(&self.catalogue), settings)
     }
 

@@ -9,7 +9,7 @@ use bigpeer_types::{AppId, SiteId};
 
 use crate::catalogue::{Catalogue, CatalogueError, MAX_TOKEN_TTL_SECS, Name, Use, View};
 use crate::secret::{self};
-use crate::token::{AccessToken, Holder, MAX_TOKEN_BYTES, User};
+use crate::token::{self, AccessToken, Holder, MAX_TOKEN_BYTES, User};
 use crate::{ApiError, ApiKey, Door, Doors, ErrorCode, Permissions};
 
 /// Most tokens that are remembered, twice: those of so many peers cost one look-up each.
@@ -50,6 +50,16 @@ pub enum Account {
         /// What the provider calls them.
         id: Arc<str>,
     },
+}
+
+impl Account {
+    /// Whose tokens name this holder.
+    pub(crate) fn of(holder: &Holder) -> Self {
+        match holder {
+            Holder::Key(name) => Self::Key(name.clone()),
+            Holder::User(user) => Self::User { provider: user.provider.clone(), id: user.id.as_str().into() },
+        }
+    }
 }
 
 impl std::fmt::Display for Account {
@@ -324,6 +334,16 @@ impl Catalogue {
         }
         Ok((text, token.expires_at_secs.saturating_mul(1000)))
     }
+
+    /// Signs a list of revocations of `app` with the key of its access tokens; `claims` are as in a JSON Web Token.
+    ///
+    /// # Errors
+    /// When there is no such app.
+    pub fn sign_revocations(&self, app: &AppId, claims: &serde_json::Value) -> Result<String, CatalogueError> {
+        let (kid, pair) = self.signer(app)?;
+        let rejected = |error: serde_json::Error| CatalogueError::Rejected { reason: error.to_string() };
+        token::sign_revocations(claims, &kid, &pair).map_err(rejected)
+    }
 }
 
 /// The answer to a key that is good, but not for this door.
@@ -342,18 +362,15 @@ fn check(view: &View, proven: Arc<Proven>) -> Option<Checked> {
         return None;
     }
     let (mut doors, mut used) = (Doors::default(), None);
-    let (account, permissions, holder_ends_ms) = match &token.holder {
+    let account = Account::of(&token.holder);
+    let (permissions, holder_ends_ms) = match &token.holder {
         Holder::Key(name) => {
             let of = (token.app.clone(), name.clone());
             let key = view.keys.get(&of)?;
             (doors, used) = (key.scopes, view.key_uses.get(&of).cloned());
-            (Account::Key(name.clone()), effective(view, &token.app, name), key.expires_at_ms.unwrap_or(u64::MAX))
+            (effective(view, &token.app, name), key.expires_at_ms.unwrap_or(u64::MAX))
         }
-        Holder::User(user) => (
-            Account::User { provider: user.provider.clone(), id: user.id.as_str().into() },
-            Arc::new(permissions_of(view, &token.app, user)?),
-            u64::MAX,
-        ),
+        Holder::User(user) => (Arc::new(permissions_of(view, &token.app, user)?), u64::MAX),
     };
     if view.revocations.get(&token.app).is_some_and(|(_, revocations)| revocations.revoke(token)) {
         return None;

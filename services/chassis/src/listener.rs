@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
+use crate::certificate::{ClientCertificate, PeerCertificate};
 use crate::tls::{Acceptor, Tls};
 use crate::{Shutdown, metrics};
 
@@ -46,6 +47,15 @@ pub enum Stream {
     Plain(TcpStream),
     /// Below TLS.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The certificate that the client showed: it was good at the handshake, or at the one that this one resumed.
+    fn certificate(&self) -> Option<ClientCertificate> {
+        let Self::Tls(stream) = self else { return None };
+        let der = stream.get_ref().1.peer_certificates()?.first()?;
+        Some(ClientCertificate(Arc::new(PeerCertificate::read(der).ok()?)))
+    }
 }
 
 impl AsyncRead for Stream {
@@ -153,7 +163,8 @@ pub fn connections(listener: TcpListener, tls: Option<Acceptor>, most: usize) ->
     receiver
 }
 
-/// Answers HTTP on `listener` with `router` until `shutdown`, and then until what is under way has ended.
+/// Answers HTTP on `listener` with `router`, which finds a [`ClientAddr`] with every request and a [`ClientCertificate`] where
+/// there is one, until `shutdown`, and then until what is under way has ended.
 ///
 /// # Errors
 /// When TLS cannot be set up.
@@ -163,7 +174,7 @@ pub async fn serve_http(
     router: Router,
     shutdown: &Shutdown,
 ) -> Result<(), tokio_rustls::rustls::Error> {
-    let acceptor = tls.map(|tls| tls.acceptor(&ALPN)).transpose()?;
+    let acceptor = tls.map(|tls| tls.peer_acceptor(&ALPN)).transpose()?;
     let mut connections = connections(listener, acceptor, MAX_CONNECTIONS);
     let open = TaskTracker::new();
     while let Some(Some(accepted)) = shutdown.run_until_cancelled(connections.recv()).await {
@@ -177,9 +188,13 @@ pub async fn serve_http(
 
 async fn connection(accepted: Accepted, router: Router, shutdown: Shutdown) {
     let Accepted { stream, from, place } = accepted;
+    let certificate = stream.certificate();
     let answer = TowerToHyperService::new(router);
     let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ClientAddr(from));
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         let answered = answer.call(request);
         async move { answered.await as Result<_, Infallible> }
     });

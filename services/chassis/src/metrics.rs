@@ -87,6 +87,12 @@ pub(crate) fn over_quota(quota: &'static str) {
     metrics::counter!("bigpeer_quota_refusals_total", "quota" => quota).increment(1);
 }
 
+/// A client showed a certificate.
+pub(crate) fn client_certificate(is_good: bool) {
+    let outcome = if is_good { "good" } else { "refused" };
+    metrics::counter!("bigpeer_tls_client_certificates_total", "outcome" => outcome).increment(1);
+}
+
 /// A TLS handshake ended.
 pub(crate) fn handshake(outcome: &'static str) {
     metrics::counter!("bigpeer_tls_handshakes_total", "outcome" => outcome).increment(1);

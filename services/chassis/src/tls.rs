@@ -1,7 +1,10 @@
-//! TLS for every listener: one certificate with its key, from PEM files, taken up anew when they change.
+//! TLS for every listener: one certificate with its key, from PEM files, taken up anew when they change; and certificates of
+//! peers, where a listener takes them.
 //!
 //! A certificate that is renewed needs no restart: sessions that are open go on, new ones get the new certificate. Files
 //! that are wrong when they change are reported, and the certificate of before stays.
+
+mod peers;
 
 use std::fmt;
 use std::io;
@@ -16,12 +19,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 use crate::Shutdown;
+use crate::catalogue::Catalogue;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -81,6 +86,8 @@ pub struct Tls {
     cert: PathBuf,
     key: PathBuf,
     current: Arc<Current>,
+    /// Who vouches for peers, if their certificates are looked at.
+    peers: Option<Arc<Catalogue>>,
 }
 
 impl Tls {
@@ -93,7 +100,13 @@ impl Tls {
         let bytes = read_both(&cert, &key)?;
         let certified = certified(&cert, &key, &bytes)?;
         let current = Current(RwLock::new((bytes, Arc::new(certified))));
-        Ok(Some(Self { cert, key, current: Arc::new(current) }))
+        Ok(Some(Self { cert, key, current: Arc::new(current), peers: None }))
+    }
+
+    /// With peers that may show a certificate of their app where HTTP is spoken.
+    #[must_use]
+    pub fn with_peers(self, catalogue: Arc<Catalogue>) -> Self {
+        Self { peers: Some(catalogue), ..self }
     }
 
     /// Looks at the files now and then until `shutdown`, and takes them up when they have changed.
@@ -133,8 +146,23 @@ impl Tls {
     /// # Errors
     /// When this build lacks what TLS needs.
     pub fn acceptor(&self, alpn: &[&[u8]]) -> Result<Acceptor, rustls::Error> {
+        self.acceptor_of(alpn, rustls::server::WebPkiClientVerifier::no_client_auth())
+    }
+
+    /// [`Self::acceptor`], and a client may show the certificate of a peer. One that shows another is turned away.
+    ///
+    /// # Errors
+    /// When this build lacks what TLS needs.
+    pub(crate) fn peer_acceptor(&self, alpn: &[&[u8]]) -> Result<Acceptor, rustls::Error> {
+        match &self.peers {
+            Some(catalogue) => self.acceptor_of(alpn, Arc::new(peers::Peers::new(Arc::clone(catalogue), provider()))),
+            None => self.acceptor(alpn),
+        }
+    }
+
+    fn acceptor_of(&self, alpn: &[&[u8]], clients: Arc<dyn ClientCertVerifier>) -> Result<Acceptor, rustls::Error> {
         let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-        let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::clone(&self.current) as _);
+        let mut config = builder.with_client_cert_verifier(clients).with_cert_resolver(Arc::clone(&self.current) as _);
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(Acceptor(TlsAcceptor::from(Arc::new(config))))
     }

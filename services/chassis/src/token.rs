@@ -68,19 +68,32 @@ pub struct User {
 }
 
 fn header(kid: &str) -> String {
+    header_of("JWT", kid)
+}
+
+fn header_of(kind: &str, kid: &str) -> String {
     // Key ids are hexadecimal digits that were made here.
-    URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":"{kid}"}}"#))
+    URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"EdDSA","typ":"{kind}","kid":"{kid}"}}"#))
+}
+
+/// A list of revocations as text, signed with `pair`, which is known as `kid`. Its header is of another type than a token's,
+/// so neither is ever taken for the other.
+pub(crate) fn sign_revocations(claims: &Value, kid: &str, pair: &Ed25519KeyPair) -> Result<String, serde_json::Error> {
+    Ok(signed(header_of("bigpeer-revocations+jwt", kid), &serde_json::to_vec(claims)?, pair))
+}
+
+fn signed(header: String, claims: &[u8], pair: &Ed25519KeyPair) -> String {
+    let mut text = header + "." + &URL_SAFE_NO_PAD.encode(claims);
+    let signature = pair.sign(text.as_bytes());
+    text.push('.');
+    text.push_str(&URL_SAFE_NO_PAD.encode(signature));
+    text
 }
 
 impl AccessToken {
     /// The token as text, signed with `pair`, which is known as `kid`.
     pub(crate) fn sign(&self, kid: &str, pair: &Ed25519KeyPair) -> Result<String, serde_json::Error> {
-        let claims = serde_json::to_vec(self)?;
-        let mut text = format!("{}.{}", header(kid), URL_SAFE_NO_PAD.encode(claims));
-        let signature = pair.sign(text.as_bytes());
-        text.push('.');
-        text.push_str(&URL_SAFE_NO_PAD.encode(signature));
-        Ok(text)
+        Ok(signed(header(kid), &serde_json::to_vec(self)?, pair))
     }
 
     /// Reads `text` when it was signed with one of `keys` (key id and public key), and says with which. Says nothing about

@@ -39,6 +39,8 @@ pub struct GatewaySettings {
     pub max_clock_ahead_ms: u64,
     /// Whether frames are compressed for peers that understand it.
     pub compress: bool,
+    /// Whether only peers with a client certificate get a session.
+    pub require_certificate: bool,
     /// How long a session may take to hand out its last outcomes when the gateway shuts down.
     pub drain_timeout: Duration,
 }
@@ -61,6 +63,7 @@ impl Default for GatewaySettings {
             max_waiting_bytes: 512 << 20,
             max_clock_ahead_ms: MAX_CLOCK_AHEAD_MS,
             compress: true,
+            require_certificate: false,
             drain_timeout: Duration::from_secs(5),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use bigpeer_chassis::{ApiError, ClientAddr, ErrorCode, Shutdown, TurnLimits, Turns, app_of};
+use bigpeer_chassis::{ApiError, ClientAddr, ClientCertificate, ErrorCode, Shutdown, TurnLimits, Turns, app_of};
 use bigpeer_protocol::SUBPROTOCOL;
 use tokio::sync::Semaphore;
 
@@ -103,6 +103,10 @@ pub(crate) async fn upgrade(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let app = app_of(&app)?;
+    let certificate = request.extensions().get::<ClientCertificate>().map(|shown| Arc::clone(&shown.0));
+    if certificate.as_ref().is_some_and(|shown| shown.login.app != app) {
+        return Err(ApiError::unauthorized());
+    }
     let upgrade = Upgrade::of(&mut request).map_err(|missing| {
         ApiError::new(ErrorCode::BadRequest, format!("this is a WebSocket, subprotocol {SUBPROTOCOL}: {missing}"))
     })?;
@@ -123,7 +127,7 @@ pub(crate) async fn upgrade(
     tokio::spawn(async move {
         if let Some(socket) = upgrade.socket().await {
             // By itself: what has been waited for before is not kept beside it.
-            Box::pin(session::run(gateway, app, number, from, socket)).await;
+            Box::pin(session::run(gateway, app, number, from, certificate, socket)).await;
         }
         drop(slot);
     });

@@ -115,6 +115,7 @@ impl Server {
             .arg(&self.data_dir)
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
             .args(log_of(&self.data_dir))
+            .args(self.master_key())
             .args(&self.args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -122,6 +123,20 @@ impl Server {
             .spawn()
             .expect("the binary starts");
         self.child = Some(child);
+    }
+
+    /// Processes on a shared log need the same master key: one is made where the arguments name none.
+    fn master_key(&self) -> Option<String> {
+        let given = self.args.iter().any(|arg| arg.starts_with("--master-key"));
+        if given || log_of(&self.data_dir).is_none() {
+            return None;
+        }
+        let file = self.data_dir.join("master-key");
+        if !file.exists() {
+            std::fs::create_dir_all(&self.data_dir).expect("the data directory");
+            std::fs::write(&file, "5a".repeat(32)).expect("a master key");
+        }
+        Some(format!("--master-key-file={}", file.display()))
     }
 
     fn log_path(&self) -> PathBuf {

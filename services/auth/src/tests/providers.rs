@@ -41,7 +41,7 @@ async fn hook(hook: &Arc<Hook>) -> String {
 }
 
 impl World {
-    async fn admin(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+    pub(super) async fn admin(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
         let token = match self.catalogue.create_admin(&name("root")).await.unwrap() {
             Some(token) => token.expose().to_owned(),
             None => self.admin.lock().unwrap().clone(),
@@ -309,6 +309,8 @@ async fn the_admin_api_is_for_administrators() {
         (Method::POST, "revocations"),
         (Method::GET, "signing-keys"),
         (Method::POST, "signing-keys/rotate"),
+        (Method::GET, "authorities"),
+        (Method::POST, "authorities/rotate"),
     ] {
         for credential in ["", "bpa_abc_def", &world.key] {
             let request = Request::builder().method(&method).uri(format!("/admin/v1/apps/{}/{path}", world.app));

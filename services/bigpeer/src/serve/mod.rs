@@ -47,6 +47,7 @@ use tokio::net::TcpListener;
 use crate::failure::Failure;
 use columns::SqlColumns;
 use log::LogChoice;
+use master_key::MasterKeyArgs;
 use objects::ObjectsArgs;
 use process::ThisProcess;
 use sql::{Doors, SqlArgs};
@@ -91,10 +92,14 @@ pub(crate) struct ServeArgs {
     /// How long a peer may be away before it has to log in again, in seconds
     #[arg(long, env = "BIGPEER_REFRESH_TTL_SECS", default_value_t = bigpeer_auth::DEFAULT_REFRESH_TTL_SECS, value_name = "SECS")]
     refresh_ttl_secs: u64,
-    /// File with the master keys that secrets are sealed with, one a line (64 hexadecimal digits), the newest first; made in the
-    /// data directory if neither it nor BIGPEER_MASTER_KEYS (the keys themselves) is given
-    #[arg(long, env = "BIGPEER_MASTER_KEY_FILE", value_name = "FILE")]
-    master_key_file: Option<PathBuf>,
+    /// How long a peer's certificate is good for, in seconds; a minute at least, a week at most
+    #[arg(long, env = "BIGPEER_CERTIFICATE_TTL_SECS", default_value_t = bigpeer_auth::DEFAULT_CERTIFICATE_TTL_SECS, value_name = "SECS", value_parser = clap::value_parser!(u64).range(60..=bigpeer_chassis::MAX_CERTIFICATE_TTL_SECS))]
+    certificate_ttl_secs: u64,
+    /// Give sync sessions only to peers that show a certificate of their app in the TLS handshake
+    #[arg(long, env = "BIGPEER_REQUIRE_CLIENT_CERTIFICATES", value_parser = clap::builder::BoolishValueParser::new())]
+    require_client_certificates: bool,
+    #[command(flatten)]
+    master_key: MasterKeyArgs,
     /// Let authentication providers (webhooks, issuers) have private addresses: of this machine, of its network
     #[arg(long, env = "BIGPEER_ALLOW_PRIVATE_PROVIDERS", value_parser = clap::builder::BoolishValueParser::new())]
     allow_private_providers: bool,
@@ -145,7 +150,12 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     shutdown_on_signals(shutdown.clone()).map_err(|error| Failure::new(format!("no signal handling: {error}")))?;
     let tls = Tls::open(&args.tls).map_err(|error| cannot_tls(&error))?;
+    if args.require_client_certificates && tls.is_none() {
+        let message = "--require-client-certificates needs TLS: give --tls-cert and --tls-key, too";
+        return Err(Failure::new(message.to_owned()));
+    }
     let parts = open(&args, shutdown.clone()).await?;
+    let tls = tls.map(|tls| tls.with_peers(Arc::clone(&parts.catalogue)));
     let listener = TcpListener::bind(&args.listen).await;
     let listener = listener.map_err(|error| {
         Failure::new(format!("cannot listen on {}: {error}; choose another with --listen", args.listen))
@@ -169,7 +179,10 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let upkeep_of_control = tokio::spawn(bigpeer_control::upkeep(control.clone(), shutdown.clone()));
     let forgetting = tokio::spawn(bigpeer_auth::forget_logins(Arc::clone(&parts.catalogue), shutdown.clone()));
     let counting = tokio::spawn(usage::keep(Arc::clone(&parts.catalogue), Arc::clone(&parts.stores), shutdown.clone()));
-    let router = router(&parts, api, sql.clone(), auth(&parts, &args)).merge(bigpeer_changefeed::router(changes));
+    let gateway =
+        GatewaySettings { require_certificate: args.require_client_certificates, ..GatewaySettings::default() };
+    let router =
+        router(&parts, api, sql.clone(), auth(&parts, &args), gateway).merge(bigpeer_changefeed::router(changes));
     let router = router.merge(bigpeer_control::router(control));
     let router = finish_router(router, Arc::clone(&parts.clock), Arc::clone(&parts.ids));
     welcome::print(&url, &args.data_dir, dev.as_ref())?;
@@ -204,7 +217,8 @@ async fn open(args: &ServeArgs, shutdown: Shutdown) -> Result<Parts, Failure> {
     // After the log: whoever holds the lock of an embedded one is the one process that uses these objects.
     let objects = Arc::new(args.objects.open(&args.data_dir).await?);
     let signer = if args.presign_attachments { Some(signer_of(&objects)?) } else { None };
-    let keyring = master_key::open(args.master_key_file.as_deref(), &args.data_dir, ids.as_ref())?;
+    let log_is_shared = args.log != LogChoice::Embedded;
+    let keyring = args.master_key.open(&args.data_dir, log_is_shared, ids.as_ref()).await?;
     let catalogue = Catalogue::open_sealed(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids), keyring).await;
     let catalogue = catalogue.map_err(|error| Failure::new(error.to_string()))?;
     // What was stored without a master key, or under an older one.
@@ -261,6 +275,7 @@ fn auth(parts: &Parts, args: &ServeArgs) -> AuthContext {
     let settings = AuthSettings {
         token_ttl_secs: args.token_ttl_secs,
         refresh_ttl_secs: args.refresh_ttl_secs,
+        certificate_ttl_secs: args.certificate_ttl_secs,
         allow_private_providers: args.allow_private_providers,
     };
     AuthContext::new(Arc::clone(&parts.catalogue), settings)
@@ -279,7 +294,7 @@ fn control(parts: &Parts, changes: &ChangefeedContext) -> ControlContext {
     ControlContext { catalogue: Arc::clone(&parts.catalogue), process: Arc::new(process), others: Arc::new(others) }
 }
 
-fn router(parts: &Parts, api: ApiContext, sql: SqlContext, auth: AuthContext) -> Router {
+fn router(parts: &Parts, api: ApiContext, sql: SqlContext, auth: AuthContext, gateway: GatewaySettings) -> Router {
     let log = Arc::clone(&parts.log);
     let stores: Arc<dyn Stores> = Arc::clone(&parts.stores) as _;
     let (catalogue, clock, ids) = (&parts.catalogue, &parts.clock, &parts.ids);
@@ -304,7 +319,7 @@ fn router(parts: &Parts, api: ApiContext, sql: SqlContext, auth: AuthContext) ->
             clock: Arc::clone(clock),
             ids: Arc::clone(ids),
             shutdown: parts.shutdown.clone(),
-            settings: GatewaySettings::default(),
+            settings: gateway,
             system: parts.system.clone(),
         }))
 }

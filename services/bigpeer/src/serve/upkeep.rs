@@ -351,7 +351,11 @@ async fn put_clone(
     let cloned = store.clone_as(&target, &snapshot).await.map_err(|error| tables(&error))?;
     let made = context.catalogue.create_clone(target, &origin, &clone).await;
     // Nothing was changed, and nobody will ever find what was made: nothing of the origin is to be kept for it.
-    if let (Err(CatalogueError::Busy | CatalogueError::Rejected { .. }), Some(pin)) = (&made, &cloned.pin) {
+    let refused = matches!(
+        made,
+        Err(CatalogueError::NotFound { .. } | CatalogueError::Taken { .. } | CatalogueError::Busy | CatalogueError::Rejected { .. })
+    );
+    if let (true, Some(pin)) = (refused, &cloned.pin) {
         store.unpin(&pin.name).await.map_err(|error| tables(&error))?;
     }
     let made = made?;

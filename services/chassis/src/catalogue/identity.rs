@@ -342,7 +342,7 @@ impl Catalogue {
         Ok((id, revocation))
     }
 
-    fn known(&self, app: &AppId) -> Result<(), CatalogueError> {
+    pub(super) fn known(&self, app: &AppId) -> Result<(), CatalogueError> {
         let missing = || CatalogueError::NotFound { what: "app", name: app.to_string() };
         self.app(app).map(drop).ok_or_else(missing)
     }

@@ -75,6 +75,9 @@ pub enum Key {
     TokenKey(AppId),
     /// `catalogue/signing-keys/{app}`: the keys of the app's access tokens. As long as the app.
     SigningKeys(AppId),
+    /// `catalogue/authorities/{app}`: the authorities that vouch for the app's peers by certificates. From when the first peer
+    /// asked for one, as long as the app.
+    Authorities(AppId),
     /// `catalogue/providers/{app}/{name}`: what vouches for users. Until it is deleted.
     Provider(AppId, Name),
     /// `catalogue/roles/{app}/{name}`: what a role allows. Until it is deleted.
@@ -133,6 +136,7 @@ impl Key {
             Self::ApiKey(app, name) => format!("catalogue/keys/{app}/{name}"),
             Self::TokenKey(app) => format!("catalogue/token-keys/{app}"),
             Self::SigningKeys(app) => format!("catalogue/signing-keys/{app}"),
+            Self::Authorities(app) => format!("catalogue/authorities/{app}"),
             Self::Provider(app, name) => format!("catalogue/providers/{app}/{name}"),
             Self::Role(app, name) => format!("catalogue/roles/{app}/{name}"),
             Self::Revocation(app, id) => format!("catalogue/revocations/{app}/{id}"),
@@ -174,6 +178,7 @@ impl Key {
             ["catalogue", "signing-keys", app] => Self::SigningKeys(app.parse().ok()?),
             ["catalogue", "quotas", app] => Self::Quota(app.parse().ok()?),
             ["usage", app] => Self::Usage(app.parse().ok()?),
+            ["catalogue", "authorities", app] => Self::Authorities(app.parse().ok()?),
             ["catalogue", "admins", name] => Self::Admin(name.parse().ok()?),
             ["catalogue", "providers", app, name] => Self::Provider(app.parse().ok()?, name.parse().ok()?),
             ["catalogue", "roles", app, name] => Self::Role(app.parse().ok()?, name.parse().ok()?),
@@ -204,6 +209,7 @@ mod tests {
             (app(), name()).prop_map(|(app, name)| Key::ApiKey(app, name)),
             app().prop_map(Key::TokenKey),
             app().prop_map(Key::SigningKeys),
+            app().prop_map(Key::Authorities),
             name().prop_map(Key::Admin),
             app().prop_map(Key::Sites),
             app().prop_map(Key::Quota),

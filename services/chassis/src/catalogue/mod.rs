@@ -9,6 +9,7 @@
 //! Each change is one atomic commit. Of an unknown commit the outcome is read before it is tried again.
 
 mod audit;
+mod authorities;
 mod credentials;
 mod identity;
 mod keys;
@@ -36,6 +37,8 @@ use tokio::sync::watch;
 
 pub(crate) use audit::Audit;
 pub use audit::{AuditCaller, AuditEntry, AuditQuery};
+pub(crate) use authorities::AUTHORITY_NAME_DER;
+pub use authorities::{AUTHORITY_PUBLISHED_BEFORE_MS, IssuedCertificate, MAX_CERTIFICATE_TTL_SECS, PublishedAuthority};
 pub use identity::{Algorithm, Oidc, Provider, ProviderKind, ProviderSpec, Revocation, Revoked, Role, provider_place};
 pub use keys::{Key, Name, NameError};
 pub use logins::{Granted, LoginTimes, is_refresh_token};
@@ -160,6 +163,8 @@ pub struct Catalogue {
     keyring: Keyring,
     /// Secret halves of signing keys, by key id: opening one takes longer than signing.
     ready: Recent<String, Arc<Ed25519KeyPair>>,
+    /// Secret keys of authorities, by their ids.
+    authority_keys: Recent<String, Arc<rcgen::KeyPair>>,
     /// Tokens whose signature was checked, by their text.
     proven: Recent<Box<str>, Arc<Proven>>,
     /// Keys and tokens that were wrong.
@@ -208,6 +213,7 @@ impl Catalogue {
             ids,
             keyring,
             ready: Recent::default(),
+            authority_keys: Recent::default(),
             proven: Recent::default(),
             guesses: Guesses::default(),
             meters: Meters::default(),

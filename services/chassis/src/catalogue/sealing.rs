@@ -4,6 +4,7 @@ use bigpeer_log::{MetaError, MetaOp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::authorities::Authorities;
 use super::identity::{Provider, provider_place};
 use super::keys::Key;
 use super::{ATTEMPTS, Catalogue, CatalogueError, SigningKeys, records};
@@ -31,6 +32,16 @@ impl Catalogue {
                 Ok(any)
             };
             changed += usize::from(self.reseal_record(&Key::SigningKeys(app.clone()), renew).await?);
+        }
+        for app in view.authorities.keys() {
+            let renew = |authorities: &mut Authorities| {
+                let mut any = false;
+                for (place, sealed) in authorities.sealed(app) {
+                    any |= self.renew(&place, sealed)?;
+                }
+                Ok(any)
+            };
+            changed += usize::from(self.reseal_record(&Key::Authorities(app.clone()), renew).await?);
         }
         for (app, name) in view.providers.keys() {
             let place = provider_place(app, name);

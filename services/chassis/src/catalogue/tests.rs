@@ -9,6 +9,7 @@ use bigpeer_types::{ManualClock, RandomIds};
 use super::*;
 use crate::{Door, Permissions, Principal, Secret, TokenAge};
 
+mod authorities;
 mod identity;
 mod quota;
 mod signing;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bigpeer_log::{MetaError, Metadata};
 use bigpeer_types::AppId;
 
+use super::authorities::Authorities;
 use super::identity::{Provider, Revocations, Role};
 use super::keys::{Key, Name};
 use super::quota::Quota;
@@ -31,6 +32,7 @@ pub(crate) struct View {
     /// What keys allow, with conditions in DQL and without parameters.
     pub(crate) effective: BTreeMap<(AppId, Name), Arc<Permissions>>,
     pub(crate) signing: BTreeMap<AppId, SigningKeys>,
+    pub(crate) authorities: BTreeMap<AppId, Authorities>,
     pub(crate) providers: BTreeMap<(AppId, Name), Arc<Provider>>,
     pub(crate) quotas: BTreeMap<AppId, Arc<Quota>>,
     pub(crate) roles: BTreeMap<(AppId, Name), Arc<Role>>,
@@ -121,6 +123,13 @@ impl View {
                     keyring.knows(sealed).map_err(|error| records::corrupt(&key, error.to_string()))?;
                 }
                 self.signing.insert(app.clone(), record);
+            }
+            Key::Authorities(app) => {
+                let mut record: Authorities = records::decode(&key, value)?;
+                for (_, sealed) in record.sealed(app) {
+                    keyring.knows(sealed).map_err(|error| records::corrupt(&key, error.to_string()))?;
+                }
+                self.authorities.insert(app.clone(), record);
             }
             Key::Provider(app, name) => {
                 let mut record: Provider = records::decode(&key, value)?;

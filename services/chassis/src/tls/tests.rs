@@ -36,10 +36,14 @@ impl Files {
         std::fs::write(self.path("key.pem"), made.signing_key.serialize_pem()).unwrap();
     }
 
+    pub(crate) fn certificate(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_file(self.path("cert.pem")).unwrap()
+    }
+
     /// A client that trusts nothing but the certificate that is there now.
     pub(crate) fn client(&self) -> TlsConnector {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.path("cert.pem")).unwrap()).unwrap();
+        roots.add(self.certificate()).unwrap();
         let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
         TlsConnector::from(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
     }

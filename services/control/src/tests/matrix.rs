@@ -70,12 +70,13 @@ fn rows() -> Vec<Row> {
         Row("PUT", "/admin/v1/apps/{app}/roles/clerk", permissions(), app(201)),
         Row("POST", "/admin/v1/apps/{app}/revocations", json!({"user": "anna"}), app(201)),
         Row("POST", "/admin/v1/apps/{app}/signing-keys/rotate", none(), app(200)),
+        Row("POST", "/admin/v1/apps/{app}/authorities/rotate", none(), app(200)),
         Row("POST", "/admin/v1/secrets/reseal", none(), operator(200)),
         Row("PUT", "/admin/v1/apps/{app}/feed-retention", json!({"secs": 60, "bytes": 1000}), app(200)),
         // Its owner is no key.
         Row("PUT", "/admin/v1/apps/{app}/feeds/hook", feed, app(400)),
     ];
-    for path in ["providers", "roles", "revocations", "signing-keys", "feed-retention", "feeds"] {
+    for path in ["providers", "roles", "revocations", "signing-keys", "authorities", "feed-retention", "feeds"] {
         let path: &'static str = format!("/admin/v1/apps/{{app}}/{path}").leak();
         rows.push(Row("GET", path, none(), app(200)));
     }

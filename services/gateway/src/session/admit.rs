@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use bigpeer_chassis::{Account, Catalogue, Door, ErrorCode, Held, Meter, Permissions, Principal, TokenAge};
+use bigpeer_chassis::{
+    Account, Catalogue, Door, ErrorCode, Held, Meter, PeerCertificate, Permissions, Principal, TokenAge,
+};
 use bigpeer_log::ReadError;
 use bigpeer_protocol::pb::{self, CloseCode};
 use bigpeer_protocol::{Admission, GatewayEffect, GatewaySession, decode_peer_frame};
@@ -31,6 +33,8 @@ pub(super) struct Admitted {
     /// The catalogue that `rules` were looked up in.
     pub(super) catalogue: u64,
     pub(super) token: String,
+    /// What the peer showed in the TLS handshake, if it did.
+    pub(super) certificate: Option<PeerCertificate>,
     pub(super) admission: Admission,
     /// Who logged in, and what the peer says about its device.
     pub(super) user: Account,
@@ -47,6 +51,7 @@ pub(super) async fn handshake(
     gateway: &Gateway,
     app: &AppId,
     number: u64,
+    certificate: Option<&PeerCertificate>,
     machine: &mut GatewaySession,
     socket: &mut WebSocket,
 ) -> Result<Admitted, pb::Close> {
@@ -81,7 +86,7 @@ pub(super) async fn handshake(
                 GatewayEffect::Admit(hello) => {
                     // In line: when everybody comes at once each still costs the same. Never closed.
                     let _turn = gateway.admissions.acquire().await;
-                    return admit(gateway, app, number, hello).await;
+                    return admit(gateway, app, number, certificate, hello).await;
                 }
                 GatewayEffect::Close(close) => return Err(close),
                 // A Hello is answered with one of the two.
@@ -97,7 +102,13 @@ pub(super) async fn handshake(
     }
 }
 
-async fn admit(gateway: &Gateway, app: &AppId, number: u64, hello: pb::Hello) -> Result<Admitted, pb::Close> {
+async fn admit(
+    gateway: &Gateway,
+    app: &AppId,
+    number: u64,
+    certificate: Option<&PeerCertificate>,
+    hello: pb::Hello,
+) -> Result<Admitted, pb::Close> {
     let context = &gateway.context;
     // Before the token is looked at: what changes later is looked at again.
     let catalogue = gateway.catalogue();
@@ -105,6 +116,15 @@ async fn admit(gateway: &Gateway, app: &AppId, number: u64, hello: pb::Hello) ->
     if site.get() != hello.site {
         return Err(pb::Close::new(CloseCode::CloseForeignSite, "the access token was given to another site"));
     }
+    let certificate = match certificate {
+        Some(shown) => Some(matches(&context.catalogue, shown, app, site, &user)?),
+        None if context.settings.require_certificate => {
+            let message = "this server takes peers with a client certificate only: send a 'csr' with the login or refresh, \
+                           and show the certificate in the TLS handshake";
+            return Err(pb::Close::new(CloseCode::CloseUnauthenticated, message));
+        }
+        None => None,
+    };
     let store = context.stores.store(app);
     let store = store.ok_or_else(|| pb::Close::new(CloseCode::CloseUnavailable, "the app is not served here now"))?;
     let app = gateway.apps.get(&store, &context.log, &gateway.budget);
@@ -144,7 +164,7 @@ async fn admit(gateway: &Gateway, app: &AppId, number: u64, hello: pb::Hello) ->
         compress: context.settings.compress,
     };
     let (token, device) = (hello.access_token, hello.device);
-    Ok(Admitted { app, meter, place, rules, catalogue, token, admission, user, device, rejections })
+    Ok(Admitted { app, meter, place, rules, catalogue, token, certificate, admission, user, device, rejections })
 }
 
 /// Whose token it is, what it allows and when it ends.
@@ -179,6 +199,29 @@ fn authenticate(
     }
 }
 
+/// Whether a client certificate is that of whoever carries the token, and good at this moment: the handshake may have been a
+/// while ago, or have resumed an earlier one.
+fn matches(
+    catalogue: &Catalogue,
+    shown: &PeerCertificate,
+    app: &AppId,
+    site: SiteId,
+    user: &Account,
+) -> Result<PeerCertificate, pb::Close> {
+    let login = &shown.login;
+    if login.app != *app || login.site != site || shown.account() != *user {
+        let message = "the client certificate was given to another site or user than the access token";
+        return Err(pb::Close::new(CloseCode::CloseForeignSite, message));
+    }
+    let refused = |reason: String| {
+        let message = format!("the client certificate is not good (any more): {reason}; refresh, and ask for another");
+        pb::Close::new(CloseCode::CloseUnauthenticated, message)
+    };
+    let verified = catalogue.verify_certificate(shown.der()).map_err(|error| refused(error.to_string()))?;
+    catalogue.certificate_holds(&verified).map_err(|_| refused("it was revoked".to_owned()))?;
+    Ok(verified)
+}
+
 fn log_unavailable(error: &ReadError) -> pb::Close {
     tracing::warn!(%error, "the log cannot be read; a peer was turned away");
     pb::Close::new(CloseCode::CloseUnavailable, "the log cannot be read now")
@@ -196,6 +239,9 @@ impl Session {
             Ok((site, ..)) if site != self.machine.site() => {
                 self.end(CloseCode::CloseForeignSite, "the access token was given to another site");
             }
+            Ok((_, account, ..)) if self.certificate.as_ref().is_some_and(|shown| shown.account() != account) => {
+                self.end(CloseCode::CloseForeignSite, "the client certificate was given to another user or key");
+            }
             Ok((_, account, permissions, expires_at_ms)) => {
                 self.token = token;
                 self.expires_at_ms = expires_at_ms;
@@ -207,7 +253,12 @@ impl Session {
 
     /// The catalogue has changed: what the token allows may have, too.
     pub(super) fn permissions_changed(&mut self) {
-        match authenticate(&self.gateway.context.catalogue, &self.app.id, &self.token) {
+        let catalogue = &self.gateway.context.catalogue;
+        match authenticate(catalogue, &self.app.id, &self.token) {
+            // With the token it is still let in, and may get another certificate.
+            Ok(_) if self.certificate.as_ref().is_some_and(|shown| catalogue.certificate_holds(shown).is_err()) => {
+                self.end(CloseCode::CloseUnauthenticated, "the client certificate is not good any more; refresh");
+            }
             Ok((_, account, permissions, _)) => self.put_in_force(&account, permissions),
             Err(close) if close.code() == CloseCode::CloseTokenExpired => self.end(close.code(), &close.message),
             Err(_) => self.end(CloseCode::CloseAccessRevoked, "access was revoked"),

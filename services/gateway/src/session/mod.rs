@@ -23,7 +23,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bigpeer_chassis::{Held, Meter, as_client};
+use bigpeer_chassis::{Held, Meter, PeerCertificate, as_client};
 use bigpeer_protocol::pb::{self, CloseCode};
 use bigpeer_protocol::{FrameError, GatewayEffect, GatewaySession, decode_peer_frame, encode_frame};
 use bigpeer_tables::TablesError;
@@ -59,6 +59,8 @@ struct Session {
     machine: GatewaySession,
     rules: Arc<Rules>,
     token: String,
+    /// What the peer showed in the TLS handshake, if it did.
+    certificate: Option<PeerCertificate>,
     expires_at_ms: u64,
     /// The catalogue that `rules` were looked up in.
     catalogue: u64,
@@ -103,10 +105,17 @@ struct Times {
 }
 
 /// Runs a session from the first frame to the last.
-pub(crate) async fn run(gateway: Arc<Gateway>, app: AppId, number: u64, from: Option<IpAddr>, mut socket: WebSocket) {
+pub(crate) async fn run(
+    gateway: Arc<Gateway>,
+    app: AppId,
+    number: u64,
+    from: Option<IpAddr>,
+    certificate: Option<Arc<PeerCertificate>>,
+    mut socket: WebSocket,
+) {
     metrics::session_opened();
     // What is large and seldom is boxed: a session is idle most of its life, and there are many.
-    let close = match Box::pin(as_client(from, open(gateway, app, number, &mut socket))).await {
+    let close = match Box::pin(as_client(from, open(gateway, app, number, certificate, &mut socket))).await {
         Ok(mut session) => {
             let close = session.serve(&mut socket).await;
             session.count_sent(&socket);
@@ -128,6 +137,7 @@ async fn open(
     gateway: Arc<Gateway>,
     app: AppId,
     number: u64,
+    certificate: Option<Arc<PeerCertificate>>,
     socket: &mut WebSocket,
 ) -> Result<Box<Session>, pb::Close> {
     let mut limits = gateway.context.settings.limits();
@@ -135,7 +145,8 @@ async fn open(
     limits.max_subscriptions = limits.max_subscriptions.min(quota.session_subscriptions.unwrap_or(u32::MAX));
     let mut machine = GatewaySession::new(limits);
     let deadline = Instant::now() + gateway.context.settings.handshake_timeout;
-    match timeout_at(deadline, admit::handshake(&gateway, &app, number, &mut machine, socket)).await {
+    let shown = certificate.as_deref();
+    match timeout_at(deadline, admit::handshake(&gateway, &app, number, shown, &mut machine, socket)).await {
         Ok(admitted) => Ok(Box::new(Session::new(gateway, admitted?, number, machine))),
         Err(_) => {
             let close = pb::Close::new(CloseCode::CloseTimeout, "no Hello came, or it could not be answered in time");
@@ -177,6 +188,7 @@ impl Session {
             machine,
             rules: admitted.rules,
             token: admitted.token,
+            certificate: admitted.certificate,
             expires_at_ms: admitted.admission.expires_at_ms,
             catalogue: admitted.catalogue,
             queue,

@@ -9,6 +9,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at the messages that it is about")]
 #![allow(clippy::cast_possible_truncation, reason = "bytes out of numbers")]
 
+mod certificates;
 mod cold;
 mod devices;
 mod hostile;

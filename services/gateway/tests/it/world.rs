@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bigpeer_chassis::{ApiKeySpec, Catalogue, ClientAddr, Name, Permissions, Shutdown, SystemCollections};
+use axum::{Extension, Router};
+use bigpeer_chassis::{
+    ApiKeySpec, Catalogue, ClientAddr, ClientCertificate, Name, PeerCertificate, Permissions, Shutdown,
+    SystemCollections,
+};
 use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value};
 use bigpeer_gateway::{GatewayContext, GatewaySettings, router};
 use bigpeer_log::{MemoryLog, TransactionLog};
@@ -36,6 +40,7 @@ pub(crate) struct World {
     pub(crate) shutdown: Shutdown,
     pub(crate) system: SystemCollections,
     address: std::net::SocketAddr,
+    router: Router,
 }
 
 struct OneStore(AppId, Arc<DocumentStore>);
@@ -79,11 +84,9 @@ impl World {
             shutdown: shutdown.clone(),
             system: system.clone(),
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = router(context).layer(axum::Extension(ClientAddr(address)));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let world = Self { app, catalogue, log, store, shutdown, system, address };
+        let router = router(context);
+        let address = serve(router.clone()).await;
+        let world = Self { app, catalogue, log, store, shutdown, system, address, router };
         world.key("all", Permissions::all()).await;
         world
     }
@@ -105,10 +108,33 @@ impl World {
         self.catalogue.issue_token(&self.app, site, &key, 3600).unwrap().0
     }
 
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.catalogue.clock().now_ms()
+    }
+
     pub(crate) async fn socket(&self) -> Client {
-        let mut request = format!("ws://{}/{}/sync", self.address, self.app).into_client_request().unwrap();
+        self.socket_at(self.address).await
+    }
+
+    /// A connection on which this certificate was shown.
+    pub(crate) async fn showing(&self, certificate: &Arc<PeerCertificate>) -> Client {
+        self.socket_at(self.address_showing(certificate).await).await
+    }
+
+    /// The status of a request for a session on such a connection.
+    pub(crate) async fn refused_showing(&self, certificate: &Arc<PeerCertificate>) -> u16 {
+        let address = self.address_showing(certificate).await;
+        refused_upgrade(&format!("ws://{address}/{}/sync", self.app), Some(SUBPROTOCOL)).await
+    }
+
+    async fn address_showing(&self, certificate: &Arc<PeerCertificate>) -> std::net::SocketAddr {
+        serve(self.router.clone().layer(Extension(ClientCertificate(Arc::clone(certificate))))).await
+    }
+
+    async fn socket_at(&self, address: std::net::SocketAddr) -> Client {
+        let mut request = format!("ws://{address}/{}/sync", self.app).into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
-        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let tcp = TcpStream::connect(address).await.unwrap();
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         let tcp = MaybeTlsStream::Plain(tcp);
         let (socket, _) = tokio_tungstenite::client_async_with_config(request, tcp, Some(config)).await.unwrap();
@@ -117,14 +143,7 @@ impl World {
 
     /// The status of a request that is not for a session.
     pub(crate) async fn refused_upgrade(&self, path: &str, protocol: Option<&str>) -> u16 {
-        let mut request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
-        if let Some(protocol) = protocol {
-            request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
-        }
-        match tokio_tungstenite::connect_async(request).await {
-            Err(tungstenite::Error::Http(response)) => response.status().as_u16(),
-            other => panic!("the upgrade was not refused: {other:?}"),
-        }
+        refused_upgrade(&format!("ws://{}{path}", self.address), protocol).await
     }
 
     /// A session of a new site with everything allowed.
@@ -142,6 +161,25 @@ impl World {
             other => panic!("no Welcome: {other:?}"),
         }
         client
+    }
+}
+
+async fn serve(router: Router) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = router.layer(Extension(ClientAddr(address)));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+async fn refused_upgrade(url: &str, protocol: Option<&str>) -> u16 {
+    let mut request = url.into_client_request().unwrap();
+    if let Some(protocol) = protocol {
+        request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+    }
+    match tokio_tungstenite::connect_async(request).await {
+        Err(tungstenite::Error::Http(response)) => response.status().as_u16(),
+        other => panic!("the upgrade was not refused: {other:?}"),
     }
 }
 

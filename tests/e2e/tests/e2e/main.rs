@@ -11,6 +11,7 @@
 
 mod attachments;
 mod bad_input;
+mod certificates;
 mod deleting;
 mod devices;
 mod docs;

@@ -1,6 +1,7 @@
 //! No secret is in logs, metrics, answers to failed requests, or at rest, and master keys are changed without losing any.
 
 use std::path::Path;
+use std::process::Command;
 
 use bigpeer_e2e::Server;
 use serde_json::{Value, json};
@@ -32,6 +33,19 @@ const SHARED: &str = "a token that all of them share";
 const WEBHOOK: &str = "dGhlIHNlY3JldCBvZiBhIHdlYmhvb2sgb2YgYSBwcm92aWRlcg==";
 const FEED: &str = "the secret of a receiver of a feed";
 
+/// A certificate request for a new key, and that key.
+fn csr() -> (String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key.pem");
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-new", "-newkey", "ed25519", "-nodes", "-subj", "/", "-keyout"]).arg(&key);
+    let made = openssl.output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let key = std::fs::read_to_string(key).unwrap();
+    let key = key.lines().find(|line| !line.starts_with('-')).unwrap().to_owned();
+    (String::from_utf8(made.stdout).unwrap(), key)
+}
+
 /// Has a secret of every kind made and used, rightly and wrongly; answers them, and what failed requests were answered.
 async fn use_secrets(server: &Server) -> (Vec<String>, Vec<String>) {
     let dev = server.credentials();
@@ -56,7 +70,12 @@ async fn use_secrets(server: &Server) -> (Vec<String>, Vec<String>) {
     let (_, session) = server.post_as("", &login, &json!({"provider": "shared", "token": SHARED})).await;
     let refresh = format!("/{}/auth/refresh", dev.app);
     let (_, next) = server.post_as(&text(&session, "refresh_token"), &refresh, &json!({})).await;
-    for session in [&session, &next] {
+    let (csr, key) = csr();
+    secrets.push(key);
+    let (status, certified) = server.post_as(&dev.api_key, &login, &json!({"csr": csr})).await;
+    assert_eq!(status, 200, "{certified}");
+    assert!(text(&certified, "certificate").contains("BEGIN CERTIFICATE"));
+    for session in [&session, &next, &certified] {
         secrets.extend([text(session, "access_token"), text(session, "refresh_token")]);
     }
     let mut failed = Vec::new();
@@ -70,6 +89,7 @@ async fn use_secrets(server: &Server) -> (Vec<String>, Vec<String>) {
         }
         let body = json!({"provider": "nobody", "token": secret});
         failed.push(server.post_as("", &login, &body).await.1.to_string());
+        failed.push(server.post_as(&dev.api_key, &login, &json!({"csr": secret})).await.1.to_string());
         let wrong = json!({"type": "webhook", "url": format!("https://user:{secret}@example.com")});
         failed.push(server.put_as(&dev.admin_token, &format!("{admin}/providers/x"), &wrong).await.1.to_string());
     }
@@ -86,7 +106,10 @@ async fn secrets_are_nowhere_but_with_who_has_them() {
     let metrics = reqwest::get(format!("{}/metrics", server.url())).await.unwrap().text().await.unwrap();
     let (log, stored) = (server.log(), at_rest(server.data_dir()));
     assert!(metrics.contains("bigpeer_auth_logins_total") && log.len() > 1000 && stored.len() > 1000);
-    assert!(holds(&stored, "signing-keys"), "what is at rest is not looked at");
+    assert!(holds(&stored, "signing-keys") && holds(&stored, "authorities"), "what is at rest is not looked at");
+    // What the secret key of an authority begins with.
+    let pkcs8 = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg";
+    assert!(!holds(&stored, pkcs8) && !log.contains(pkcs8), "the key of an authority is not sealed");
     for secret in &secrets {
         // The part that makes it one: what it is found by may be seen.
         let tail: String = secret.chars().rev().take(24).collect::<Vec<_>>().into_iter().rev().collect();
@@ -95,6 +118,22 @@ async fn secrets_are_nowhere_but_with_who_has_them() {
         assert!(!holds(&stored, &tail), "a secret is stored as it is: …{tail}");
         assert!(!failed.iter().any(|answer| answer.contains(&tail)), "a secret is in an answer");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_master_key_comes_from_a_command_of_which_nothing_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, key) = (dir.path().join("vault"), "33".repeat(32));
+    std::fs::write(&file, &key).unwrap();
+    let command = format!("--master-key-command=echo asked for it >&2; cat {}; : open-sesame", file.display());
+    let mut server = Server::start_with(&dir.path().join("data"), &[&command, "--log-filter", "debug"]).await;
+    let (secrets, _) = use_secrets(&server).await;
+    server.restart().await;
+    let refresh = format!("/{}/auth/refresh", server.credentials().app);
+    assert_eq!(server.post_as(secrets.last().unwrap(), &refresh, &json!({})).await.0, 200);
+    let log = server.log();
+    assert!(!["open-sesame", "asked for it", key.as_str()].iter().any(|secret| log.contains(secret)));
+    assert!(!server.data_dir().join("master-key").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
