@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use bigpeer_chassis::{ApiError, CertificateRequest, ErrorCode, Granted, IssuedCertificate, Permissions, app_of};
+use bigpeer_chassis::{ApiError, CertificateRequest, Door, ErrorCode, Granted, IssuedCertificate, Permissions, app_of};
 use bigpeer_types::AppId;
 use serde_json::{Value, json};
 
@@ -85,7 +85,7 @@ pub(crate) async fn revocations(
     headers: HeaderMap,
 ) -> Result<([(HeaderName, HeaderValue); 2], String), ApiError> {
     let (app, catalogue) = (app_of(&app)?, &context.catalogue);
-    catalogue.authenticate(&app, &headers)?;
+    catalogue.authenticate(&app, Door::Sync, &headers)?;
     catalogue.rotate_if_due(&app).await?;
     let all: Vec<Value> = catalogue.revocations(&app).iter().map(|(id, one)| revocation_json(id, one)).collect();
     let now_secs = catalogue.clock().now_ms() / 1000;

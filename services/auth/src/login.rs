@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json as Answer, body::Bytes};
 use bigpeer_chassis::{
-    AccessToken, ApiError, ApiKey, Asker, Door, ErrorCode, Granted, Holder, IssuedCertificate, Json, Name, ProviderKind,
-    TokenAge, User, app_of, bearer, is_refresh_token,
+    AccessToken, ApiError, ApiKey, Asker, Door, ErrorCode, Granted, Holder, IssuedCertificate, Json, Name,
+    ProviderKind, TokenAge, User, app_of, bearer, is_refresh_token,
 };
 use bigpeer_types::{AppId, SiteId};
 use serde::{Deserialize, Serialize};

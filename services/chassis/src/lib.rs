@@ -36,10 +36,11 @@ pub use administrator::{Administrator, Credential, Reach};
 pub use authenticate::{Account, Principal, TokenAge, bearer};
 pub use bucket::Bucket;
 pub use catalogue::{
-    AUTHORITY_PUBLISHED_BEFORE_MS, AdminScope, AdminToken, AdminTokenSpec, Algorithm, ApiKey, ApiKeySpec, App, AuditCaller, AuditEntry, AuditQuery,
-    Catalogue, CatalogueError, DeletedApp, Granted, IssuedCertificate, KeyLimits, LoginTimes, MAX_CERTIFICATE_TTL_SECS, MAX_TOKEN_TTL_SECS, Name, NameError, Oidc,
-    PUBLISHED_BEFORE_MS, Provider, ProviderKind, ProviderSpec, PublishedAuthority, PublishedKey, Quota, ROTATE_AFTER_MS, Revocation,
-    Revoked, Role, Tenant, Usage, is_refresh_token, provider_place,
+    AUTHORITY_PUBLISHED_BEFORE_MS, AdminScope, AdminToken, AdminTokenSpec, Algorithm, ApiKey, ApiKeySpec, App,
+    AuditCaller, AuditEntry, AuditQuery, Catalogue, CatalogueError, DeletedApp, Granted, IssuedCertificate, KeyLimits,
+    LoginTimes, MAX_CERTIFICATE_TTL_SECS, MAX_TOKEN_TTL_SECS, Name, NameError, Oidc, PUBLISHED_BEFORE_MS, Provider,
+    ProviderKind, ProviderSpec, PublishedAuthority, PublishedKey, Quota, ROTATE_AFTER_MS, Revocation, Revoked, Role,
+    Tenant, Usage, is_refresh_token, provider_place,
 };
 pub use certificate::{CertificateError, CertificateRequest, ClientCertificate, PeerCertificate, RequestError};
 pub use client::{as_client, as_client_now, current_client};

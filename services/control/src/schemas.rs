@@ -76,9 +76,7 @@ fn count(description: &str) -> Value {
 }
 
 pub(crate) fn quota() -> Value {
-    let limit = |maximum: u64, description: &str| {
-        json!({ "type": ["integer", "null"], "minimum": 0, "maximum": maximum, "description": description })
-    };
+    let limit = |maximum: u64, description: &str| json!({ "type": ["integer", "null"], "minimum": 0, "maximum": maximum, "description": description });
     let small = |description: &str| limit(u32::MAX.into(), description);
     let large = |description: &str| limit(u64::MAX, description);
     object(

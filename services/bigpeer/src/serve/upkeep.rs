@@ -8,7 +8,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json as Answer, Router};
 use bigpeer_chassis::admin::{AdminRoute, AskedApp, Asks, Concerns, Page, admin_router};
-use bigpeer_chassis::{Administrator, ApiError, App, Catalogue, CatalogueError, ErrorCode, Json, Name, NameError, Reach};
+use bigpeer_chassis::{
+    Administrator, ApiError, App, Catalogue, CatalogueError, ErrorCode, Json, Name, NameError, Reach,
+};
 use bigpeer_compactor::{Compactor, CompactorError};
 use bigpeer_crdt::{DocId, Value as DocValue};
 use bigpeer_tables::manifest::CollectionSettings;
@@ -353,7 +355,10 @@ async fn put_clone(
     // Nothing was changed, and nobody will ever find what was made: nothing of the origin is to be kept for it.
     let refused = matches!(
         made,
-        Err(CatalogueError::NotFound { .. } | CatalogueError::Taken { .. } | CatalogueError::Busy | CatalogueError::Rejected { .. })
+        Err(CatalogueError::NotFound { .. }
+            | CatalogueError::Taken { .. }
+            | CatalogueError::Busy
+            | CatalogueError::Rejected { .. })
     );
     if let (true, Some(pin)) = (refused, &cloned.pin) {
         store.unpin(&pin.name).await.map_err(|error| tables(&error))?;

@@ -202,7 +202,8 @@ impl Catalogue {
         let new = self.new_authority(app, from_ms)?;
         let id = new.id.clone();
         let place = Key::Authorities(app.clone());
-        let changed = self.change(&place, Vec::new(), |old: Option<&Authorities>| match old {
+        let within = Key::App(app.clone());
+        let changed = self.change(&place, Some(&within), Vec::new(), |old: Option<&Authorities>| match old {
             Some(old) if !at_once => {
                 let rotated = old.rotated(new.clone(), now_ms);
                 // Too many: nothing changes, and the caller sees that its authority is not there.

@@ -246,8 +246,8 @@ impl Catalogue {
                 MetaOp::Check { key: key.encode(), revision: Some(stored.revision) },
                 MetaOp::Put { key: Key::Deleted(id.clone()).encode(), value: records::encode(&deleted)? },
             ];
-            let gone = [named.clone(), key, Key::SigningKeys(id.clone()), Key::TokenKey(id.clone()), Key::Quota(id)];
-            ops.extend(gone.iter().map(|key| MetaOp::Delete { key: key.encode() }));
+            let of_app = [Key::SigningKeys, Key::TokenKey, Key::Authorities, Key::Quota].map(|of| of(id.clone()));
+            ops.extend([named.clone(), key].iter().chain(&of_app).map(|key| MetaOp::Delete { key: key.encode() }));
             if self.commit(ops).await? {
                 self.reload().await?;
                 return Ok(app);

@@ -82,11 +82,8 @@ async fn a_certificate_opens_the_session_of_its_own_site_and_no_other() {
     assert_eq!(client.close().await.code(), CloseCode::CloseForeignSite, "another holder's, later");
     // Another app's, with the same site: turned away before the session.
     let other = world.catalogue.create_app(&name("t"), &name("b")).await.unwrap().id;
-    let spec = bigpeer_chassis::ApiKeySpec {
-        permissions: Permissions::all(),
-        expires_at_ms: None,
-        limits: Default::default(),
-    };
+    let spec =
+        bigpeer_chassis::ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
     world.catalogue.put_api_key(&other, &name("all"), spec).await.unwrap();
     let foreign = certified_in(&world, &other, "all").await;
     assert_eq!(world.refused_showing(&foreign.certificate).await, 401);

@@ -253,7 +253,7 @@ async fn the_keys_of_authorities_are_sealed_and_follow_the_master_key() {
     let both = open(ring(&[&new, &old])).await.unwrap();
     assert_eq!(both.reseal().await.unwrap(), 2, "signing keys and authorities");
     let last = open(ring(&[&new])).await.unwrap();
-    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
+    let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
     let (key, _) = last.put_api_key(&app.id, &name("k"), spec).await.unwrap();
     let granted = last.log_in(&app.id, SiteId::new(1), Holder::Key(key.name), None, times(60)).await.unwrap();
     let issued = last.issue_certificate(&granted, &request(), &Permissions::all(), 60).unwrap();

@@ -49,7 +49,7 @@ async fn world() -> World {
 
 impl World {
     async fn certificate(&self) -> Shown {
-        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, limits: Default::default() };
+        let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
         let (key, _) = self.catalogue.put_api_key(&self.app.id, &"k".parse().unwrap(), spec).await.unwrap();
         let times = LoginTimes { token_ttl_secs: 60, refresh_ttl_secs: 60_000 };
         self.catalogue.authority_if_due(&self.app.id).await.unwrap();
