@@ -23,6 +23,7 @@ use bigpeer_chassis::{Catalogue, LoginTimes, Shutdown};
 use tokio::sync::Semaphore;
 
 pub use admin::router as admin_router;
+pub use providers::ProviderRequest;
 
 /// How long an access token is good for, unless told otherwise: in seconds.
 pub const DEFAULT_TOKEN_TTL_SECS: u64 = 3600;

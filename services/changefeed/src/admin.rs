@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json as Answer, Router};
 use bigpeer_chassis::{ApiError, ErrorCode, Json, Name};
+use bigpeer_feed_spec::{FeedSpec, SinkSpec};
 use bigpeer_types::{AppId, CollectionName};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,7 +20,6 @@ use crate::lens::Lens;
 use crate::owner::NO_KAFKA;
 use crate::reader::everything;
 use crate::registry::{Asked, Entry, MAX_DEAD_LETTERS, Retention};
-use crate::spec::{FeedSpec, SinkSpec};
 use crate::webhook::{self, Poster};
 
 type Context = State<Arc<ChangefeedContext>>;

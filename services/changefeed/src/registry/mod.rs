@@ -13,6 +13,7 @@ mod sealed;
 use std::sync::Arc;
 
 use bigpeer_chassis::{ApiError, ErrorCode, Keyring, Name};
+use bigpeer_feed_spec::FeedSpec;
 use bigpeer_log::{Lease, MetaError, MetaOp, MetaWatch, TransactionLog};
 use bigpeer_types::{AppId, Clock, CollectionName, IdGenerator, Lsn};
 use bytes::Bytes;
@@ -21,7 +22,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cursor::Cursor;
 use crate::error::FeedError;
-use crate::spec::FeedSpec;
 pub(crate) use dead::{DeadLetter, MAX_DEAD_LETTERS};
 use keys::Key;
 pub use retention::Retention;

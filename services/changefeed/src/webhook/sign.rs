@@ -3,10 +3,9 @@
 
 use std::fmt::Write as _;
 
+use bigpeer_feed_spec::Hidden;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
-
-use crate::spec::Hidden;
 
 /// The header that carries it.
 pub(crate) const SIGNATURE: &str = "bigpeer-signature";
