@@ -7,9 +7,14 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PYTHON := .venv/bin/python
 TOOLS := .cache/tools
+TERRAFORM := infra/terraform/provider
+PROTOC := .cache/protoc
 # The simulation has flags of its own, in tests/sim/.cargo/config.toml.
 SIM_CARGO := env -u RUSTFLAGS $(CARGO)
 SIM_TARGET := --target-dir $(abspath $(TARGET_DIR))/sim
+# A workspace of its own, whose libraries nothing else shares.
+TERRAFORM_DIR := $(abspath $(TARGET_DIR))/terraform
+TERRAFORM_TARGET := --target-dir $(TERRAFORM_DIR)
 LIBCLANG := .cache/libclang
 PSQL := .cache/psql
 OPENSSL := .cache/openssl
@@ -26,7 +31,7 @@ run: $(OPENSSL) ## build and start bigpeer on its defaults (data in ./data)
 build: $(OPENSSL) ## build the release binary
 	$(CARGO) build --release --locked -p bigpeer
 
-test: unit sim-test e2e ## every test; installs what the tests need
+test: unit sim-test e2e test-terraform ## every test; installs what the tests need
 
 unit: $(OPENSSL) $(PYTHON) ## unit, property and integration tests of every crate; the tables also on disk and on S3, Kafka on a broker
 	$(TESTS) --no-run
@@ -40,7 +45,7 @@ sim-test: ## the simulator's own tests, and a few seeds
 sim: ## the services under deterministic simulation, 200 seeds; SEED=7 one of them, SEEDS=200..900 others
 	cd tests/sim && $(SIM_CARGO) run --locked $(SIM_TARGET) -- $(or $(SEED),$(SEEDS),0..200)
 
-e2e contract: export BIGPEER_BIN := $(abspath $(TARGET_DIR))/debug/bigpeer
+e2e contract test-terraform: export BIGPEER_BIN := $(abspath $(TARGET_DIR))/debug/bigpeer
 
 e2e: $(OPENSSL) $(PYTHON) $(PSQL) ## end-to-end tests through the real binary, built with all assertions
 	$(TESTS) --no-run
@@ -58,6 +63,14 @@ sql-clients: build $(PYTHON) $(PSQL) ## SQL over Arrow Flight and PostgreSQL's p
 contract: $(OPENSSL) $(PYTHON) ## whether a running server keeps what its OpenAPI description promises
 	$(TESTS) --no-run
 	$(PYTHON) scripts/contract.py
+
+test-terraform: $(OPENSSL) $(PROTOC) $(PYTHON) ## the Terraform provider and modules, by the real terraform, against a running server
+	$(TESTS) --no-run
+	cd $(TERRAFORM) && $(CARGO) test --locked $(TERRAFORM_TARGET)
+	CARGO_TARGET_DIR=$(TERRAFORM_DIR) $(PYTHON) scripts/test_terraform.py
+
+terraform-docs: $(PROTOC) ## write infra/terraform/docs from the provider's schemas
+	cd $(TERRAFORM) && $(CARGO) run --locked $(TERRAFORM_TARGET) -- docs ../docs
 
 demo: build $(PYTHON) ## the story on real data: two devices, SQL and DuckDB on 336,776 flights
 	$(PYTHON) scripts/demo.py
@@ -80,16 +93,20 @@ bench-s3: build $(PYTHON) ## what a bucket is asked for per million documents, a
 differential: ## DQL from columns beside the evaluator, on 20,000 random cases
 	BIGPEER_DQL_CASES=20000 $(CARGO) test --release --locked -p bigpeer-sql --test it columns_answer_as_documents_do -- --nocapture
 
-lint: $(OPENSSL) ## formatting, clippy, and who may depend on whom
+lint: $(OPENSSL) $(PROTOC) ## formatting, clippy, and who may depend on whom
 	$(CARGO) fmt --all --check
+	cd $(TERRAFORM) && $(CARGO) fmt --check
 	python3 scripts/check_house.py
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	cd $(TERRAFORM) && $(CARGO) clippy --locked $(TERRAFORM_TARGET) --all-targets -- -D warnings
 
 fmt: ## format the code
 	$(CARGO) fmt --all
+	cd $(TERRAFORM) && $(CARGO) fmt
 
 deny: $(TOOLS)/bin/cargo-deny ## licences and sources of dependencies
 	$(TOOLS)/bin/cargo-deny check licenses bans sources
+	$(TOOLS)/bin/cargo-deny --manifest-path $(TERRAFORM)/Cargo.toml check --config deny.toml licenses bans sources
 
 fuzz: ## each decoder against random bytes, 30 seconds each
 	tests/fuzz/run 30
@@ -132,6 +149,13 @@ $(LIBCLANG):
 	  { echo "FoundationDB's bindings need libclang; install it (Debian: libclang-dev)"; exit 1; }
 	touch $@
 
+# What the Terraform provider's protocol is compiled with.
+$(PROTOC):
+	@mkdir -p $(@D)
+	@command -v protoc >/dev/null || $(call debian,protobuf-compiler libprotobuf-dev) || \
+	  { echo "the Terraform provider needs protoc; install it (Debian: protobuf-compiler libprotobuf-dev)"; exit 1; }
+	@touch $@
+
 # What librdkafka is built with, besides what everything else is. On macOS its headers are looked for where Homebrew has them.
 $(OPENSSL):
 	@mkdir -p $(@D)
@@ -152,4 +176,4 @@ $(PSQL):
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-.PHONY: help run build test unit sim-test sim e2e contract feed-kafka sql-clients demo bench bench-fairness bench-feed bench-large bench-s3 differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean
+.PHONY: help run build test unit sim-test sim e2e contract feed-kafka sql-clients test-terraform terraform-docs demo bench bench-fairness bench-feed bench-large bench-s3 differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean

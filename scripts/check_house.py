@@ -17,6 +17,8 @@ SERVICES = {"bigpeer-auth", "bigpeer-control", "bigpeer-gateway", "bigpeer-api",
 COMPOSER = {"bigpeer", "bigpeer-e2e"}
 # Doors: each may import the one service that it is a door of, and no other.
 DOORS = {"bigpeer-flight": "bigpeer-sql", "bigpeer-pgwire": "bigpeer-sql", "bigpeer-kafka": "bigpeer-changefeed"}
+# What the Terraform provider builds with: nothing columnar may come with it.
+LIGHT = {"bigpeer-auth", "bigpeer-chassis", "bigpeer-feed-spec"}
 ONE_VERSION = [
     "arrow", "arrow-flight", "parquet", "object_store", "datafusion", "prost", "tonic", "tokio", "rustls", "axum",
     "tokio-tungstenite",
@@ -61,6 +63,9 @@ def dependency_problems(meta):
     for crate in sorted(members - {"bigpeer-sql"} - COMPOSER - DOORS.keys()):
         if "datafusion" in reachable(crate, edges):
             yield f"{crate} must build without datafusion, but reaches it"
+    for crate in sorted(LIGHT):
+        for bad in sorted(reachable(crate, edges) & {"arrow", "parquet", "object_store"}):
+            yield f"{crate} is built into the Terraform provider, but reaches {bad}"
     for service in sorted(SERVICES):
         for other in sorted(edges.get(service, set()) & SERVICES):
             yield f"services must not import each other, but {service} depends on {other}"

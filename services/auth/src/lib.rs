@@ -24,6 +24,7 @@ use axum::routing::{get, post};
 use bigpeer_chassis::{Catalogue, LoginTimes, Shutdown, TurnLimits, Turns};
 
 pub use admin::{router as admin_router, routes as admin_routes};
+pub use providers::ProviderRequest;
 
 /// How long an access token is good for, unless told otherwise: in seconds.
 pub const DEFAULT_TOKEN_TTL_SECS: u64 = 3600;

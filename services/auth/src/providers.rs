@@ -1,6 +1,7 @@
 //! Providers as administrators write them: checked, with secrets that go in and never come out.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,10 +27,10 @@ const MAX_SECRET_BYTES: usize = 1024;
 const MAX_SESSION_SECS: u64 = 400 * 24 * 3600;
 const DAY_SECS: u64 = 24 * 3600;
 
-/// The body of `PUT …/providers/{name}`, with the names of fields that Ditto has for the same.
+/// The body of `PUT …/providers/{name}`, with the names of fields that Ditto has for the same. Its secrets are never printed.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ProviderRequest {
+pub struct ProviderRequest {
     #[serde(rename = "type")]
     kind: Kind,
     #[serde(default)]
@@ -60,7 +61,7 @@ pub(crate) struct ProviderRequest {
     shared_token: Option<String>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Kind {
     #[serde(alias = "webhookUrl", alias = "tokenWebhook")]
@@ -85,6 +86,12 @@ pub(crate) fn open(
     opened.map_err(|error| ApiError::internal(&error))
 }
 
+impl fmt::Debug for ProviderRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderRequest").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
 impl ProviderRequest {
     /// The provider that is asked for, and a secret that was made for it.
     pub(crate) fn spec(
@@ -94,19 +101,19 @@ impl ProviderRequest {
         name: &Name,
         old: Option<&Provider>,
     ) -> Result<(ProviderSpec, Option<String>), ApiError> {
-        self.check()?;
+        self.check().map_err(bad)?;
+        let private = context.settings.allow_private_providers;
         let seal = |secret: &[u8]| {
             let sealed = context.catalogue.keyring().seal(&provider_place(app, name), secret, &RandomIds);
             sealed.map_err(|error| ApiError::internal(&error))
         };
         let (kind, made) = match self.kind {
             Kind::Webhook => {
-                let url = needed("url", self.url.as_ref())?;
-                outbound_url("url", url, context.settings.allow_private_providers).map_err(bad)?;
+                let url = self.webhook_url(private).map_err(bad)?;
                 let (secrets, made) = self.webhook_secrets(old, seal)?;
-                (ProviderKind::Webhook { url: url.clone(), secrets }, made)
+                (ProviderKind::Webhook { url, secrets }, made)
             }
-            Kind::Oidc => (ProviderKind::Oidc(self.oidc(context)?), None),
+            Kind::Oidc => (ProviderKind::Oidc(self.oidc(private).map_err(bad)?), None),
             Kind::Anonymous => {
                 let old = old.and_then(|old| match &old.spec.kind {
                     ProviderKind::Anonymous { shared_token } => Some(shared_token.clone()),
@@ -115,29 +122,25 @@ impl ProviderRequest {
                 let shared_token = match (self.shared_token.as_deref(), old) {
                     (Some(HIDDEN) | None, Some(old)) => old,
                     (Some(HIDDEN) | None, None) => return Err(bad("'shared_token' is missing")),
-                    (Some(new), _) => {
-                        if !(MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&new.len()) {
-                            return Err(bad(format!(
-                                "'shared_token' must have {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes"
-                            )));
-                        }
-                        seal(new.as_bytes())?
-                    }
+                    (Some(new), _) => seal(new.as_bytes())?,
                 };
                 (ProviderKind::Anonymous { shared_token }, None)
             }
         };
-        let session_secs = self.session_secs.unwrap_or(match self.kind {
-            // The webhook says how long; no longer than a month.
-            Kind::Webhook | Kind::Anonymous => 30 * DAY_SECS,
-            Kind::Oidc => DAY_SECS,
-        });
-        let spec =
-            ProviderSpec { kind, roles: self.roles.clone(), permissions: self.permissions.clone(), session_secs };
+        let spec = ProviderSpec {
+            kind,
+            roles: self.roles.clone(),
+            permissions: self.permissions.clone(),
+            session_secs: self.session_secs(),
+        };
         Ok((spec, made))
     }
 
-    fn check(&self) -> Result<(), ApiError> {
+    /// Refuses what cannot work, whatever app it is for, and whatever addresses the operator allows.
+    ///
+    /// # Errors
+    /// Says what, and what to do.
+    pub fn check(&self) -> Result<(), String> {
         let given = [
             ("url", self.url.is_some(), matches!(self.kind, Kind::Webhook)),
             ("secrets", self.secrets.is_some(), matches!(self.kind, Kind::Webhook)),
@@ -151,18 +154,56 @@ impl ProviderRequest {
             ("shared_token", self.shared_token.is_some(), matches!(self.kind, Kind::Anonymous)),
         ];
         if let Some((field, ..)) = given.iter().find(|(_, is_given, belongs)| *is_given && !belongs) {
-            return Err(bad(format!("a provider of this type has no '{field}'")));
+            return Err(format!("a provider of this type has no '{field}'"));
         }
         if self.roles.len() > MAX_ROLES {
-            return Err(bad(format!("a provider gives {MAX_ROLES} roles at most")));
+            return Err(format!("a provider gives {MAX_ROLES} roles at most"));
         }
         if let Some(permissions) = &self.permissions {
-            permissions.check().map_err(bad)?;
+            permissions.check()?;
         }
         if self.session_secs.is_some_and(|secs| !(1..=MAX_SESSION_SECS).contains(&secs)) {
-            return Err(bad(format!("'session_secs' must be 1 to {MAX_SESSION_SECS}")));
+            return Err(format!("'session_secs' must be 1 to {MAX_SESSION_SECS}"));
+        }
+        match self.kind {
+            Kind::Webhook => {
+                self.webhook_url(true)?;
+                let secrets = self.secrets.as_deref();
+                if secrets.is_some_and(|secrets| !(1..=2).contains(&secrets.len())) {
+                    return Err(
+                        "'secrets' must hold one secret, or two while one is changed, the new one first".to_owned()
+                    );
+                }
+                let new = secrets.unwrap_or_default().iter().filter(|secret| *secret != HIDDEN);
+                new.map(|secret| webhook_secret(secret)).collect::<Result<Vec<_>, _>>()?;
+            }
+            Kind::Oidc => {
+                self.oidc(true)?;
+            }
+            Kind::Anonymous => {
+                let new = self.shared_token.as_ref().filter(|token| *token != HIDDEN);
+                if new.is_some_and(|new| !(MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&new.len())) {
+                    return Err(format!("'shared_token' must have {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes"));
+                }
+            }
         }
         Ok(())
+    }
+
+    /// How long a login lasts before the provider is asked again, in seconds.
+    #[must_use]
+    pub fn session_secs(&self) -> u64 {
+        self.session_secs.unwrap_or(match self.kind {
+            // The webhook says how long; no longer than a month.
+            Kind::Webhook | Kind::Anonymous => 30 * DAY_SECS,
+            Kind::Oidc => DAY_SECS,
+        })
+    }
+
+    fn webhook_url(&self, allow_private: bool) -> Result<String, String> {
+        let url = needed("url", self.url.as_ref())?;
+        outbound_url("url", url, allow_private)?;
+        Ok(url.clone())
     }
 
     /// The secrets, and one that was made because there was none.
@@ -183,9 +224,6 @@ impl ProviderRequest {
             bigpeer_types::IdGenerator::fill(&RandomIds, &mut bytes);
             return Ok((vec![seal(&bytes)?], Some(STANDARD.encode(bytes))));
         };
-        if !(1..=2).contains(&new.len()) {
-            return Err(bad("'secrets' must hold one secret, or two while one is changed, the new one first"));
-        }
         let one = |(at, text): (usize, &String)| {
             // In the place where it was, or where a new one moved it.
             if text == HIDDEN {
@@ -195,34 +233,28 @@ impl ProviderRequest {
                     .cloned()
                     .ok_or_else(|| bad(format!("a secret is '{HIDDEN}', and there is none to keep")));
             }
-            let bytes = STANDARD.decode(text).map_err(|_| bad("a secret of a webhook is base64"))?;
-            if !(MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&bytes.len()) {
-                return Err(bad(format!(
-                    "a secret must have {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes, in base64"
-                )));
-            }
-            seal(&bytes)
+            seal(&webhook_secret(text).map_err(bad)?)
         };
         Ok((new.iter().enumerate().map(one).collect::<Result<_, _>>()?, None))
     }
 
-    fn oidc(&self, context: &AuthContext) -> Result<Oidc, ApiError> {
+    fn oidc(&self, allow_private: bool) -> Result<Oidc, String> {
         let issuer = needed("issuer", self.issuer.as_ref())?;
-        let url = outbound_url("issuer", issuer, context.settings.allow_private_providers).map_err(bad)?;
-        if url.scheme() != "https" && !context.settings.allow_private_providers {
-            return Err(bad("'issuer' must be https"));
+        let url = outbound_url("issuer", issuer, allow_private)?;
+        if url.scheme() != "https" && !allow_private {
+            return Err("'issuer' must be https".to_owned());
         }
         let audiences = needed("audiences", self.audiences.as_ref())?;
         if audiences.is_empty() || audiences.len() > 16 {
-            return Err(bad("'audiences' must name 1 to 16: a token for somebody else is not one for this app"));
+            return Err("'audiences' must name 1 to 16: a token for somebody else is not one for this app".to_owned());
         }
         let algorithms = self.algorithms.clone().unwrap_or_else(|| vec![Algorithm::RS256]);
         if algorithms.is_empty() {
-            return Err(bad("'algorithms' must name one"));
+            return Err("'algorithms' must name one".to_owned());
         }
         let claims = self.claims.clone().unwrap_or_default();
         if claims.len() > 64 {
-            return Err(bad("'claims' has 64 at most"));
+            return Err("'claims' has 64 at most".to_owned());
         }
         Ok(Oidc {
             issuer: issuer.clone(),
@@ -262,8 +294,17 @@ pub(crate) fn schema() -> Value {
     })
 }
 
-fn needed<'f, T>(name: &str, field: Option<&'f T>) -> Result<&'f T, ApiError> {
-    field.ok_or_else(|| bad(format!("'{name}' is missing")))
+fn needed<'f, T>(name: &str, field: Option<&'f T>) -> Result<&'f T, String> {
+    field.ok_or_else(|| format!("'{name}' is missing"))
+}
+
+/// The bytes of a webhook's secret.
+fn webhook_secret(text: &str) -> Result<Vec<u8>, String> {
+    let bytes = STANDARD.decode(text).map_err(|_| "a secret of a webhook is base64".to_owned())?;
+    if !(MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&bytes.len()) {
+        return Err(format!("a secret must have {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes, in base64"));
+    }
+    Ok(bytes)
 }
 
 /// A provider as it is shown: what a request for the same would be, without secrets.

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json as Answer, Router};
 use bigpeer_chassis::admin::{AdminRoute, AskedApp, Asks, Page, Query, admin_router};
 use bigpeer_chassis::{ApiError, App, Door, ErrorCode, Json, Name};
+use bigpeer_feed_spec::{FeedSpec, SinkSpec};
 use bigpeer_types::{AppId, CollectionName};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,7 +20,6 @@ use crate::lens::Lens;
 use crate::owner::NO_KAFKA;
 use crate::reader::{MAX_NAMED_BYTES, everything};
 use crate::registry::{Asked, Entry, Retention};
-use crate::spec::{FeedSpec, SinkSpec};
 use crate::webhook::{self, Poster};
 
 /// About how many deliveries an answer has.

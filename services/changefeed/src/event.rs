@@ -5,43 +5,13 @@ use std::fmt::Write as _;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bigpeer_crdt::{DocId, Object, Value};
+use bigpeer_feed_spec::Format;
 use bigpeer_types::{AppId, CollectionName, Lsn, SiteId};
 use bytes::Bytes;
 use serde::ser::SerializeMap;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use crate::lens::Seen;
-
-/// The envelope of events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// None: the event itself.
-    #[default]
-    Json,
-    /// CloudEvents 1.0, structured mode.
-    CloudEvents,
-}
-
-impl Format {
-    /// The content type of one event.
-    #[must_use]
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Self::Json => "application/json",
-            Self::CloudEvents => "application/cloudevents+json",
-        }
-    }
-
-    /// The content type of an array of events.
-    #[must_use]
-    pub const fn batch_content_type(self) -> &'static str {
-        match self {
-            Self::Json => "application/json",
-            Self::CloudEvents => "application/cloudevents-batch+json",
-        }
-    }
-}
 
 /// What an event tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

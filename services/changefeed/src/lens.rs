@@ -10,65 +10,11 @@ use std::sync::Arc;
 use bigpeer_chassis::{Access, Rule};
 use bigpeer_crdt::{DocId, Document, FieldCondition, MapView, Object, Value, Visible};
 use bigpeer_dql::SelectPlan;
+use bigpeer_feed_spec::{CompiledSource, On, Path, Source, Values, compile_sources};
 use bigpeer_types::CollectionName;
-use serde::{Deserialize, Serialize};
 
-use crate::paths::{self, Path};
+use crate::paths;
 use crate::walker::WalkedChange;
-
-/// Most sources of one reader.
-pub const MAX_SOURCES: usize = 1000;
-
-/// One collection that a reader is interested in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Source {
-    /// The collection.
-    pub collection: CollectionName,
-    /// A condition in DQL; without, all documents.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub query: Option<String>,
-    /// What the condition is asked of.
-    #[serde(default, skip_serializing_if = "On::is_default")]
-    pub on: On,
-    /// Only changes of one of these paths, or of something at or below it; empty: all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub paths: Vec<String>,
-    /// Only these fields of documents; empty: all. `_id` is always there.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub fields: Vec<String>,
-}
-
-/// What a source's condition is asked of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum On {
-    /// Each image by itself: the source is the view of documents for which it is true.
-    #[default]
-    View,
-    /// The document before the change: the event is seen, whole, when it is true of that.
-    Before,
-    /// The document after the change.
-    After,
-}
-
-impl On {
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-    fn is_default(&self) -> bool {
-        *self == Self::View
-    }
-}
-
-/// How values are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Values {
-    /// As JSON has them.
-    #[default]
-    Untyped,
-    /// Each with what it is: `{"register": {"value": …}}`.
-    Typed,
-}
 
 /// A change as a reader sees it: at least one image.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,18 +31,10 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Lens {
     /// None: every collection that is not a system collection.
-    sources: Option<BTreeMap<CollectionName, Compiled>>,
+    sources: Option<BTreeMap<CollectionName, CompiledSource>>,
     access: Access,
     rules: std::sync::Mutex<BTreeMap<CollectionName, Arc<Allowed>>>,
     values: Values,
-}
-
-#[derive(Debug)]
-struct Compiled {
-    plan: Option<SelectPlan>,
-    on: On,
-    paths: Vec<Path>,
-    fields: Vec<Path>,
 }
 
 #[derive(Debug)]
@@ -112,29 +50,7 @@ impl Lens {
     /// # Errors
     /// Says which source cannot be understood, and why.
     pub fn compile(sources: &[Source], access: Access, values: Values) -> Result<Self, String> {
-        if sources.len() > MAX_SOURCES {
-            return Err(format!("there are {} sources; {MAX_SOURCES} are allowed", sources.len()));
-        }
-        let mut compiled: BTreeMap<CollectionName, Compiled> = BTreeMap::new();
-        for source in sources {
-            let plan = source.query.as_deref().map(|query| SelectPlan::of_condition(&source.collection, query));
-            let plan = plan.transpose();
-            let plan =
-                plan.map_err(|error| format!("the query of the source '{}': {}", source.collection, error.message))?;
-            let parse = |texts: &[String], what: &str| {
-                let paths: Result<Vec<Path>, String> = texts.iter().map(|text| paths::parse(text)).collect();
-                paths.map_err(|reason| format!("{what} of the source '{}': {reason}", source.collection))
-            };
-            let (paths, fields) = (parse(&source.paths, "paths")?, parse(&source.fields, "fields")?);
-            let each = Compiled { plan, on: source.on, paths, fields };
-            if compiled.insert(source.collection.clone(), each).is_some() {
-                // Of two views of one collection a document could leave one and be in the other.
-                let name = &source.collection;
-                return Err(format!(
-                    "there are two sources for '{name}'; make one of them, with OR between the queries"
-                ));
-            }
-        }
+        let compiled = compile_sources(sources)?;
         let sources = (!sources.is_empty()).then_some(compiled);
         Ok(Self { sources, access, rules: std::sync::Mutex::default(), values })
     }

@@ -31,7 +31,6 @@ mod reader;
 mod registry;
 mod settings;
 mod sink;
-mod spec;
 mod status;
 mod stream;
 mod walker;
@@ -47,18 +46,20 @@ use bigpeer_tables::Stores;
 use bigpeer_types::{Clock, IdGenerator};
 
 pub use admin::routes as admin_routes;
+pub use bigpeer_feed_spec::{
+    Compression, CreateTopic, FeedSpec, Format, Hidden, KafkaSpec, MAX_SOURCES, Mechanism, On, Sasl, SinkSpec, Source,
+    Tls, Values, WebhookSpec,
+};
 pub use cursor::{Cursor, CursorError, Position, SnapshotProgress};
 pub use error::FeedError;
-pub use event::{Encoder, Event, Format, Kind};
+pub use event::{Encoder, Event, Kind};
 pub use feeds::run_feeds;
-pub use kafka::{Buried, Compression, CreateTopic, Kafka, KafkaSpec, Mechanism, Opening, Sasl, Tls, Topic, TopicError};
-pub use lens::{Lens, MAX_SOURCES, On, Seen, Source, Values};
+pub use kafka::{Buried, Kafka, Opening, Topic, TopicError};
+pub use lens::{Lens, Seen};
 pub use reader::{Batch, Reader, Start};
 pub use registry::{Asked, Checkpoint, Entry, Registry, Retention, Stored};
 pub use settings::ChangefeedSettings;
-pub use spec::{FeedSpec, Hidden, SinkSpec};
 pub use walker::{Walked, WalkedChange, Walker, WalkerSettings};
-pub use webhook::WebhookSpec;
 
 /// What routes and feeds need.
 #[derive(Clone)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bigpeer_chassis::{Access, Door, Name, Shutdown};
+use bigpeer_feed_spec::{FeedSpec, SinkSpec};
 use bigpeer_log::{Lease, LeaseError};
 use bigpeer_tables::DocumentStore;
 use bigpeer_types::AppId;
@@ -24,7 +25,6 @@ use crate::metrics;
 use crate::reader::{Batch, Reader, Start, add_snapshot};
 use crate::registry::{Asked, Checkpoint, Entry, Journal, Registry, Stored};
 use crate::sink::{Confirmed, SinkContext};
-use crate::spec::{FeedSpec, SinkSpec};
 use crate::status::Status;
 use crate::webhook;
 

@@ -1,54 +1,11 @@
 //! Paths in documents: which ones differ between two images, and what is left of a document when only some are wanted.
-//! As text, keys are separated by dots; a key with a dot or backtick stands in backticks, doubled inside.
+//! How they are written is `bigpeer-feed-spec`'s to say.
 
 use bigpeer_crdt::{Object, Value};
+use bigpeer_feed_spec::Path;
 
 /// Most paths that are told of one change; beyond, the paths above them are.
 const MAX_CHANGED: usize = 256;
-
-/// Keys from the root.
-pub(crate) type Path = Vec<Box<str>>;
-
-/// Reads a path.
-pub(crate) fn parse(text: &str) -> Result<Path, String> {
-    let bad = |what: &str| format!("'{text}' is not a path: {what}");
-    let mut path = Path::new();
-    let mut rest = text;
-    loop {
-        let key = if let Some(quoted) = rest.strip_prefix('`') {
-            let mut key = String::new();
-            let mut chars = quoted.char_indices().peekable();
-            loop {
-                match chars.next() {
-                    Some((at, '`')) => {
-                        if chars.next_if(|(_, next)| *next == '`').is_none() {
-                            rest = quoted.get(at + 1..).unwrap_or_default();
-                            break;
-                        }
-                        key.push('`');
-                    }
-                    Some((_, other)) => key.push(other),
-                    None => return Err(bad("a backtick is not closed")),
-                }
-            }
-            key
-        } else {
-            let end = rest.find('.').unwrap_or(rest.len());
-            let (key, after) = rest.split_at(end);
-            rest = after;
-            if key.is_empty() || key.contains('`') {
-                return Err(bad("a key is empty, or holds a backtick outside of backticks"));
-            }
-            key.to_owned()
-        };
-        path.push(key.into());
-        match rest.strip_prefix('.') {
-            Some(after) => rest = after,
-            None if rest.is_empty() => return Ok(path),
-            None => return Err(bad("a dot is missing behind a backtick")),
-        }
-    }
-}
 
 /// Writes a path.
 pub(crate) fn text(path: &Path) -> String {
@@ -158,6 +115,7 @@ fn part(value: &Value, paths: &[&[Box<str>]]) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bigpeer_feed_spec::parse_path as parse;
     use proptest::prelude::*;
     use serde_json::json;
 

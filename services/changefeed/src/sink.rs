@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bigpeer_chassis::Name;
+use bigpeer_feed_spec::Format;
 use bigpeer_types::{AppId, Clock, IdGenerator};
 
 use crate::cursor::Cursor;
-use crate::event::Format;
 use crate::registry::{Checkpoint, Registry};
 use crate::status::Status;
 

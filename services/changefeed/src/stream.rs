@@ -10,6 +10,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bigpeer_chassis::{Access, ApiError, Door, ErrorCode, Principal, Shutdown, app_of};
+use bigpeer_feed_spec::{Format, On, Source, Values};
 use bigpeer_types::{AppId, Lsn};
 use bytes::{Bytes, BytesMut};
 use futures::stream;
@@ -17,8 +18,8 @@ use futures::stream;
 use crate::ChangefeedContext;
 use crate::cursor::Cursor;
 use crate::error::FeedError;
-use crate::event::{Encoder, Event, Format};
-use crate::lens::{Lens, On, Source, Values};
+use crate::event::{Encoder, Event};
+use crate::lens::Lens;
 use crate::metrics;
 use crate::reader::{Reader, Start};
 

@@ -213,8 +213,7 @@ async fn providers_that_cannot_work_are_refused_with_a_reason() {
     for url in
         ["http://127.0.0.1/hook", "http://169.254.169.254/latest/meta-data", "http://[::1]/", "http://10.0.0.8:80/"]
     {
-        let spec: crate::providers::ProviderRequest =
-            serde_json::from_value(json!({"type": "webhook", "url": url})).unwrap();
+        let spec: ProviderRequest = serde_json::from_value(json!({"type": "webhook", "url": url})).unwrap();
         let refused = spec.spec(&guarded, &world.app, &name("p"), None).unwrap_err();
         assert!(refused.message.contains("private"), "{url}: {refused}");
     }

@@ -11,17 +11,16 @@
 //! One transaction is under way, bounded in events and bytes; when brokers are slow or gone, the feed waits.
 
 mod run;
-mod spec;
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bigpeer_feed_spec::KafkaSpec;
 use thiserror::Error;
 
 use crate::event::Event;
 pub(crate) use run::run;
-pub use spec::{Compression, CreateTopic, KafkaSpec, Mechanism, Sasl, Tls};
 
 /// What is opened.
 #[derive(Clone, Debug)]

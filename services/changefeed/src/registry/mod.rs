@@ -14,6 +14,7 @@ mod sealed;
 use std::sync::Arc;
 
 use bigpeer_chassis::{ApiError, ErrorCode, Keyring, Name};
+use bigpeer_feed_spec::FeedSpec;
 use bigpeer_log::{Lease, MetaError, MetaOp, MetaWatch, TransactionLog};
 use bigpeer_types::{AppId, Clock, CollectionName, IdGenerator, Lsn};
 use bytes::Bytes;
@@ -22,7 +23,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cursor::Cursor;
 use crate::error::FeedError;
-use crate::spec::FeedSpec;
 pub(crate) use dead::{DeadLetter, MAX_DEAD_LETTERS};
 pub(crate) use journal::{Delivery, Fresh, Journal};
 use keys::Key;

@@ -4,6 +4,7 @@
 //! Version 2 is the entry with its spec sealed for the entry's key; version 1, which had it in the clear, is still read.
 
 use bigpeer_chassis::{Keyring, Sealed};
+use bigpeer_feed_spec::FeedSpec;
 use bigpeer_log::MetaOp;
 use bigpeer_types::IdGenerator;
 use bytes::Bytes;
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::keys::Key;
 use super::{Asked, Entry, Registry, decode};
 use crate::error::FeedError;
-use crate::spec::FeedSpec;
 
 const VERSION: u32 = 2;
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::Hidden;
+use crate::feed::Hidden;
 
 /// Where a feed's topic is, and how to get there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,9 +5,8 @@ use std::{fmt, mem};
 use bigpeer_chassis::Name;
 use serde::{Deserialize, Serialize};
 
-use crate::event::Format;
 use crate::kafka::KafkaSpec;
-use crate::lens::{Source, Values};
+use crate::source::{Source, Values, compile_sources};
 use crate::webhook::WebhookSpec;
 
 /// Longest spec, as JSON: what is stored of it, sealed, has a third more.
@@ -36,6 +35,37 @@ pub struct FeedSpec {
     pub cursor: Option<String>,
     /// Where it goes.
     pub sink: SinkSpec,
+}
+
+/// The envelope of events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// None: the event itself.
+    #[default]
+    Json,
+    /// CloudEvents 1.0, structured mode.
+    CloudEvents,
+}
+
+impl Format {
+    /// The content type of one event.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::CloudEvents => "application/cloudevents+json",
+        }
+    }
+
+    /// The content type of an array of events.
+    #[must_use]
+    pub const fn batch_content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::CloudEvents => "application/cloudevents-batch+json",
+        }
+    }
 }
 
 /// Where a feed goes.
@@ -110,7 +140,7 @@ impl FeedSpec {
     ///
     /// # Errors
     /// When there is none to keep.
-    pub(crate) fn keep_secrets(&mut self, old: Option<&Self>) -> Result<(), String> {
+    pub fn keep_secrets(&mut self, old: Option<&Self>) -> Result<(), String> {
         let kept = old.filter(|old| mem::discriminant(&old.sink) == mem::discriminant(&self.sink));
         let mut kept = kept.map(|old| old.sink.clone());
         let mut kept: Vec<Option<&mut Hidden>> = kept.as_mut().map(SinkSpec::secrets).unwrap_or_default();
@@ -127,7 +157,7 @@ impl FeedSpec {
     ///
     /// # Errors
     /// Says what, and what to do.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         if self.snapshot && self.cursor.is_some() {
             return Err("'snapshot' and 'cursor' both say where the feed starts; leave one out".to_owned());
         }
@@ -137,6 +167,7 @@ impl FeedSpec {
                 "the feed has {bytes} bytes of JSON; {MAX_BYTES} are allowed: name fewer or shorter sources"
             ));
         }
+        compile_sources(&self.sources)?;
         match &self.sink {
             SinkSpec::Webhook(webhook) => webhook.check(),
             SinkSpec::Kafka(kafka) => kafka.check(),

@@ -1,0 +1,3 @@
+resource "bigpeer_tenant" "acme" {
+  name = "acme"
+}
