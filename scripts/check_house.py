@@ -18,7 +18,7 @@ COMPOSER = {"bigpeer", "bigpeer-e2e"}
 # Doors: each may import the one service that it is a door of, and no other.
 DOORS = {"bigpeer-flight": "bigpeer-sql", "bigpeer-pgwire": "bigpeer-sql", "bigpeer-kafka": "bigpeer-changefeed"}
 # What the Terraform provider builds with: nothing columnar may come with it.
-LIGHT = {"bigpeer-auth", "bigpeer-chassis", "bigpeer-feed-spec"}
+LIGHT = {"bigpeer-auth", "bigpeer-chassis", "bigpeer-control", "bigpeer-feed-spec"}
 ONE_VERSION = [
     "arrow", "arrow-flight", "parquet", "object_store", "datafusion", "prost", "tonic", "tokio", "rustls", "axum",
     "tokio-tungstenite",

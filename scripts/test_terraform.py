@@ -161,7 +161,7 @@ def tenants(terraform, server, folder):
     for place, app in apps.items():
         tenant, name = place.split("/")
         check(f"{place} is there", admin.get(f"tenants/{tenant}/apps/{name}")["id"] == app)
-        statement = {"statement": "INSERT INTO orders VALUES (:order)", "args": {"order": {"_id": place}}}
+        statement = {"statement": "INSERT INTO orders DOCUMENTS (:order)", "args": {"order": {"_id": place}}}
         server.post(f"/{app}/api/v5/store/execute", statement, keys[place])
     check("a second plan changes nothing", terraform.plan() == {})
     terraform.apply()

@@ -130,7 +130,7 @@ async fn put(
 ) -> Result<Response, ApiError> {
     let name = name(&token)?;
     let Json(request) = Json::<TokenRequest>::parse(&body)?;
-    described_well(request.description.as_ref())?;
+    described_well(request.description.as_ref()).map_err(bad)?;
     may(&admin, &request)?;
     if request.expires_at.is_some_and(|end| end <= context.catalogue.clock().now_ms()) {
         return Err(bad("'expires_at' has passed"));

@@ -36,9 +36,10 @@ pub(crate) fn routes() -> Vec<AdminRoute<ControlContext>> {
     ]
 }
 
-#[derive(Deserialize)]
+/// The body of `PUT …/api-keys/{name}`.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct KeyRequest {
+pub struct ApiKeyRequest {
     permissions: Permissions,
     /// Milliseconds since the epoch.
     #[serde(default)]
@@ -49,6 +50,21 @@ struct KeyRequest {
     scopes: Doors,
     #[serde(default)]
     description: Option<String>,
+}
+
+impl ApiKeyRequest {
+    /// Refuses what cannot work, whatever app it is for and whoever asks.
+    ///
+    /// # Errors
+    /// Says what, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        // A rule that cannot be understood is refused here, where someone can repair it.
+        self.permissions.check()?;
+        if self.scopes.is_empty() {
+            return Err("'scopes' must name a door: 'data', 'sql', 'changes', 'sync' or 'admin'".to_owned());
+        }
+        described_well(self.description.as_ref())
+    }
 }
 
 fn shown(key: &ApiKey, last_used: Option<u64>) -> Value {
@@ -107,13 +123,8 @@ async fn put(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let key = name(&key)?;
-    let Json(request) = Json::<KeyRequest>::parse(&body)?;
-    // A rule that cannot be understood is refused here, where someone can repair it.
-    request.permissions.check().map_err(bad)?;
-    if request.scopes.is_empty() {
-        return Err(bad("'scopes' must name a door: 'data', 'sql', 'changes', 'sync' or 'admin'"));
-    }
-    described_well(request.description.as_ref())?;
+    let Json(request) = Json::<ApiKeyRequest>::parse(&body)?;
+    request.check().map_err(bad)?;
     may(&admin, context.catalogue.api_key(&app.id, &key).as_ref(), request.scopes)?;
     let spec = ApiKeySpec {
         permissions: request.permissions,

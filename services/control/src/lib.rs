@@ -24,6 +24,7 @@ use bigpeer_chassis::{ApiError, Catalogue, ErrorCode, Json, Name, NameError, Shu
 use bigpeer_types::{AppId, Lsn};
 use serde::de::DeserializeOwned;
 
+pub use api_keys::ApiKeyRequest;
 pub use apps::shown as app_json;
 pub use openapi::document as openapi;
 
@@ -195,10 +196,10 @@ fn optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
     Json::<T>::parse(body).map(|body| body.0)
 }
 
-fn described_well(description: Option<&String>) -> Result<(), ApiError> {
+fn described_well(description: Option<&String>) -> Result<(), String> {
     match description {
         Some(text) if text.chars().count() > MAX_DESCRIPTION => {
-            Err(bad(format!("'description' has {MAX_DESCRIPTION} characters at most")))
+            Err(format!("'description' has {MAX_DESCRIPTION} characters at most"))
         }
         Some(_) | None => Ok(()),
     }

@@ -59,6 +59,8 @@ resource "bigpeer_api_key" "this" {
     sql_time_secs    = each.value.limits.sql_time_secs
     sql_memory_bytes = each.value.limits.sql_memory_bytes
     sql_scan_bytes   = each.value.limits.sql_scan_bytes
+
+    requests_per_second = each.value.limits.requests_per_second
   }
 }
 

@@ -33,6 +33,8 @@ variable "apps" {
         sql_time_secs    = optional(number)
         sql_memory_bytes = optional(number)
         sql_scan_bytes   = optional(number)
+
+        requests_per_second = optional(number)
       }), {})
     })), {})
 

@@ -151,6 +151,10 @@ mod tests {
         bad("api_key", json!({"app": "no id!", "name": "k", "permissions": {}}), "app", "the id of an app");
         let key = json!({"app": "a1", "name": "k", "permissions": {}, "expires_at": "tomorrow"});
         bad("api_key", key, "expires_at", "is not a time");
+        let key = json!({"app": "a1", "name": "k", "permissions": {}, "scopes": ["cellar"]});
+        bad("api_key", key, "", "cellar");
+        bad("api_key", json!({"app": "a1", "name": "k", "permissions": {}, "scopes": []}), "", "must name a door");
+        bad("quota", json!({"app": "a1", "sessions": -1}), "", "-1");
         let provider = |more: Json| {
             let mut all = json!({"app": "a1", "name": "p"});
             all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -1,5 +1,6 @@
 //! `bigpeer_api_key`.
 
+use bigpeer_control::ApiKeyRequest;
 use serde_json::{Value as Json, json};
 
 use super::{Kind, created, named, of_app, permissions};
@@ -11,6 +12,7 @@ pub(super) fn kind() -> Kind {
         Field::whole("sql_time_secs").doc("Seconds that a SQL query may take."),
         Field::whole("sql_memory_bytes").doc("Bytes of memory for sorts, joins and groups of a SQL query."),
         Field::whole("sql_scan_bytes").doc("Bytes of stored data that a SQL query may read."),
+        Field::whole("requests_per_second").doc("Requests a second."),
     ];
     let fields = vec![
         of_app(),
@@ -45,6 +47,7 @@ pub(super) fn kind() -> Kind {
     }
 }
 
-fn check(_json: &Json) -> Result<(), String> {
-    Ok(())
+fn check(json: &Json) -> Result<(), String> {
+    let request: ApiKeyRequest = serde_json::from_value(json.clone()).map_err(|error| error.to_string())?;
+    request.check()
 }

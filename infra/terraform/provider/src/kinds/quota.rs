@@ -1,5 +1,6 @@
 //! `bigpeer_quota`.
 
+use bigpeer_chassis::Quota;
 use serde_json::Value as Json;
 
 use super::{Kind, of_app};
@@ -37,6 +38,6 @@ pub(super) fn kind() -> Kind {
     }
 }
 
-fn check(_json: &Json) -> Result<(), String> {
-    Ok(())
+fn check(json: &Json) -> Result<(), String> {
+    serde_json::from_value::<Quota>(json.clone()).map(|_| ()).map_err(|error| error.to_string())
 }

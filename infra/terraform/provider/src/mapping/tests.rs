@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use bigpeer_auth::ProviderRequest;
+use bigpeer_chassis::{KeyLimits, Quota};
+use bigpeer_control::ApiKeyRequest;
 use bigpeer_feed_spec::FeedSpec;
 use serde_json::{Value as Json, json};
 use tf_provider::value::Value;
@@ -167,6 +169,34 @@ fn what_the_server_takes_by_default_is_what_is_planned() {
         assert_eq!(request.check(), Ok(()));
         assert_eq!((&asked["session_secs"], request.session_secs()), (&json!(secs), secs));
     }
+}
+
+/// What a type of the server names when it does not know a field.
+fn known_fields<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
+    let error = serde_json::from_value::<T>(json!({"no such field": 1})).err().map(|error| error.to_string()).unwrap();
+    error.split('`').skip(3).step_by(2).map(str::to_owned).collect()
+}
+
+fn names(fields: &[Field]) -> BTreeSet<String> {
+    fields.iter().filter(|field| field.is_sent()).map(|field| field.json.to_owned()).collect()
+}
+
+#[test]
+fn what_the_server_can_be_told_terraform_can_tell_it() {
+    let (quota, key) = (kind("quota"), kind("api_key"));
+    assert_eq!(names(&quota.fields), known_fields::<Quota>());
+    assert_eq!(names(&key.fields), known_fields::<ApiKeyRequest>());
+    let limits = key.fields.iter().find(|field| field.name == "limits").map(|field| &field.kind);
+    let Some(Kind::Group(limits)) = limits else { panic!("{limits:?}") };
+    assert_eq!(names(limits), known_fields::<KeyLimits>());
+    let least: ApiKeyRequest = serde_json::from_value(json!({"permissions": {}})).unwrap();
+    let asked = body(&key, json!({"app": "a1", "name": "k", "permissions": {}}));
+    let asked: ApiKeyRequest = serde_json::from_value(asked).unwrap();
+    assert_eq!(format!("{:?}", asked).replace("ql_version: 1", "ql_version: 0"), format!("{least:?}"));
+    let feed = known_fields::<FeedSpec>();
+    let mut mine = names(&kind("change_feed").fields);
+    assert!(mine.remove("webhook") && mine.remove("kafka") && mine.insert("sink".to_owned()));
+    assert_eq!(mine, feed);
 }
 
 #[test]
