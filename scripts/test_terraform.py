@@ -202,9 +202,10 @@ def tenants(terraform, server, folder):
     terraform.run("state", "rm", 'bigpeer_role.clerk["acme/shop"]')
     said = terraform.run("apply", "-no-color", "-auto-approve", fails=True)
     check(f"what is there is not taken over without being told ({said})", "is already there" in said)
+    for bad, why in [("clerk", "is imported as <app>/<name>"), ("no id!/clerk", "the id of an app"), (f"{shop}/nobody", "non-existent")]:
+        said = terraform.run("import", "-no-color", 'bigpeer_role.clerk["acme/shop"]', bad, fails=True)
+        check(f"'{bad}' is not imported ({said})", why in said)
     terraform.run("import", "-no-color", 'bigpeer_role.clerk["acme/shop"]', f"{shop}/clerk")
-    said = terraform.run("import", "-no-color", 'bigpeer_quota.q["x"]', "no id!", fails=True)
-    check(f"an id that is none is refused ({said})", "is imported as <app>" in said)
     say("every resource was imported")
 
     said = terraform.run("plan", "-no-color", "-destroy", fails=True)
