@@ -117,7 +117,7 @@ impl Lens {
         id: &DocId,
         before: Option<&'a Document>,
         after: Option<&'a Document>,
-    ) -> Option<(Option<&'a Document>, Option<&'a Document>, Option<&Compiled>)> {
+    ) -> Option<(Option<&'a Document>, Option<&'a Document>, Option<&CompiledSource>)> {
         let allowed = self.allowed(collection);
         let before = before.filter(|document| allowed.holds(id, document));
         let after = after.filter(|document| allowed.holds(id, document));

@@ -133,7 +133,7 @@ impl Catalogue {
     pub async fn audit(&self, entry: &AuditEntry) -> Result<String, CatalogueError> {
         let id = format!("{:013}-{:016x}", entry.at, self.ids.next_u64());
         self.audit_as(&id, entry).await?;
-        if self.audit.written.fetch_add(1, Ordering::Relaxed) % TRIM_EVERY == 0 {
+        if self.audit.written.fetch_add(1, Ordering::Relaxed).is_multiple_of(TRIM_EVERY) {
             self.trim_audit_log(MAX_ENTRIES).await?;
         }
         Ok(id)

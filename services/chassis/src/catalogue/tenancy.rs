@@ -228,11 +228,11 @@ impl Catalogue {
         let mut seen: Option<App> = None;
         for _ in 0..ATTEMPTS {
             // A commit of before, of which it was not known whether it had happened.
-            if let Some(app) = seen.take() {
-                if self.get::<DeletedApp>(&Key::Deleted(app.id.clone())).await?.is_some() {
-                    self.reload().await?;
-                    return Ok(app);
-                }
+            if let Some(app) = seen.take()
+                && self.get::<DeletedApp>(&Key::Deleted(app.id.clone())).await?.is_some()
+            {
+                self.reload().await?;
+                return Ok(app);
             }
             let Some(AppName { app: id }) = self.get(&named).await? else { return Err(missing()) };
             let key = Key::App(id.clone());

@@ -107,15 +107,7 @@ impl View {
                 self.apps.insert(app.clone(), records::decode(&key, value)?);
             }
             Key::ApiKey(app, name) => {
-                let record: ApiKey = records::decode(&key, value)?;
-                self.by_prefix.insert((app.clone(), record.prefix.clone()), name.clone());
-                if record.scopes.contain(Door::Admin) {
-                    self.admin_keys.insert(record.prefix.clone(), (app.clone(), name.clone()));
-                }
-                self.key_uses.insert((app.clone(), name.clone()), Arc::default());
-                let effective = Arc::new(record.permissions.bound(&serde_json::Map::new()));
-                self.effective.insert((app.clone(), name.clone()), effective);
-                self.keys.insert((app.clone(), name.clone()), record);
+                self.add_api_key((app.clone(), name.clone()), records::decode(&key, value)?);
             }
             Key::SigningKeys(app) => {
                 let mut record: SigningKeys = records::decode(&key, value)?;
@@ -166,6 +158,17 @@ impl View {
             | Key::Audit(_) => {}
         }
         Ok(())
+    }
+
+    fn add_api_key(&mut self, of: (AppId, Name), key: ApiKey) {
+        let (app, name) = &of;
+        self.by_prefix.insert((app.clone(), key.prefix.clone()), name.clone());
+        if key.scopes.contain(Door::Admin) {
+            self.admin_keys.insert(key.prefix.clone(), of.clone());
+        }
+        self.key_uses.insert(of.clone(), Arc::default());
+        self.effective.insert(of.clone(), Arc::new(key.permissions.bound(&serde_json::Map::new())));
+        self.keys.insert(of, key);
     }
 }
 

@@ -48,7 +48,7 @@ async fn while_one_app_floods_the_statement_of_another_is_next() {
     let of_c = poll(&mut c).expect("it has fewest turns").unwrap();
     assert!(flood[1..].iter_mut().all(|taking| poll(taking).is_none()), "in the order in which they came");
     drop((of_a, of_c));
-    assert_eq!(flood[1..3].iter_mut().filter_map(|taking| poll(taking)).count(), 2);
+    assert_eq!(flood[1..3].iter_mut().filter_map(poll).count(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -147,7 +147,7 @@ async fn a_deleted_app_is_as_if_it_had_never_been() {
     // The next process, or the next round, does it.
     *world.process.fails.lock().unwrap() = false;
     clear_deleted(&world.context).await;
-    assert_eq!(*world.process.forgotten.lock().unwrap(), [flights.clone()]);
+    assert_eq!(*world.process.forgotten.lock().unwrap(), std::slice::from_ref(flights));
     assert_eq!(left_of(&world, flights).await, [format!("deleted/{flights}")]);
     assert!(catalogue.uncleared_apps().await.unwrap().is_empty());
     // The name is free; the id is not.
