@@ -383,6 +383,7 @@ def main():
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         plain = Terraform.with_mirror(program, provider, place)
+        version = ".".join(map(str, plain.version()))
         parse_modules(plain)
         with Server(place / "server") as server:
             credentials = {"BIGPEER_ENDPOINT": server.url, "BIGPEER_ADMIN_TOKEN": server.credentials["admin_token"]}
@@ -391,7 +392,7 @@ def main():
                 folder = place / story.__name__
                 folder.mkdir()
                 story(terraform, server, folder)
-    say(f"all is well, with terraform {'.'.join(map(str, plain.version()))}")
+    say(f"all is well, with terraform {version}")
 
 
 if __name__ == "__main__":
