@@ -106,7 +106,7 @@ fmt: ## format the code
 
 deny: $(TOOLS)/bin/cargo-deny ## licences and sources of dependencies
 	$(TOOLS)/bin/cargo-deny check licenses bans sources
-	$(TOOLS)/bin/cargo-deny --manifest-path $(TERRAFORM)/Cargo.toml check --config deny.toml licenses bans sources
+	$(TOOLS)/bin/cargo-deny --manifest-path $(TERRAFORM)/Cargo.toml --config deny.toml check licenses bans sources
 
 fuzz: ## each decoder against random bytes, 30 seconds each
 	tests/fuzz/run 30
