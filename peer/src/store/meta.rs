@@ -32,7 +32,7 @@ enum Key {
     /// The refresh token that gives the next, text; empty when there is none.
     RefreshToken,
     /// The peer's own key, 32 bytes.
-    OwnKey,
+    Seed,
     /// The certificate for it, text; empty when there is none.
     Certificate,
     /// When the certificate ends, milliseconds since the epoch, integer.
@@ -51,7 +51,7 @@ impl Key {
             Self::Token => "token",
             Self::TokenExpires => "token_expires",
             Self::RefreshToken => "refresh_token",
-            Self::OwnKey => "peer_key",
+            Self::Seed => "peer_key",
             Self::Certificate => "certificate",
             Self::CertificateExpires => "certificate_expires",
         }
@@ -112,7 +112,7 @@ impl Tables<'_> {
 
     /// The peer's own key, once it was made.
     pub(crate) fn key(&self) -> Result<Option<PeerKey>, PeerError> {
-        self.meta::<Vec<u8>>(Key::OwnKey)?.map(|seed| PeerKey::of_seed(&seed)).transpose()
+        self.meta::<Vec<u8>>(Key::Seed)?.map(|seed| PeerKey::of_seed(&seed)).transpose()
     }
 
     /// The certificate of the last login, however old.
@@ -218,7 +218,7 @@ impl Work<'_> {
         if let Some(key) = self.tables.key()? {
             return Ok(key);
         }
-        self.set_meta(Key::OwnKey, new.seed().as_slice())?;
+        self.set_meta(Key::Seed, new.seed().as_slice())?;
         Ok(new)
     }
 
