@@ -50,6 +50,8 @@ fn documents() -> u64 {
 struct World {
     app: App,
     context: ChangefeedContext,
+    /// Feeds so far.
+    made: u32,
 }
 
 /// Fifteen fields, about 300 bytes of JSON.
@@ -72,7 +74,7 @@ impl World {
         let app = App::new(tables).await;
         let settings = ChangefeedSettings { allow_private_receivers: true, ..ChangefeedSettings::default() };
         let context = app.process(settings);
-        Self { app, context }
+        Self { app, context, made: 0 }
     }
 
     /// Inserts documents, so many in a transaction.
@@ -94,23 +96,30 @@ impl World {
     }
 
     /// Makes a feed from `cursor` on, and works on it.
-    async fn feed(&self, sink: serde_json::Value, cursor: &Cursor) -> tokio::task::JoinHandle<()> {
-        self.app.make_feed("bench", sink, cursor).await;
+    async fn feed(&mut self, sink: serde_json::Value, cursor: &Cursor) -> tokio::task::JoinHandle<()> {
+        // A name of its own: the lease of one that was broken off is not over yet.
+        self.made += 1;
+        self.app.make_feed(&self.name(), sink, cursor).await;
         tokio::spawn(run_feeds(self.context.clone()))
+    }
+
+    /// The name of the feed that was made last.
+    fn name(&self) -> String {
+        format!("bench{}", self.made)
     }
 
     /// Whether the feed stands at the head.
     async fn is_caught_up(&self) -> bool {
-        self.app.is_delivered(&self.context, "bench").await
+        self.app.is_delivered(&self.context, &self.name()).await
     }
 
     async fn end(&self, running: tokio::task::JoinHandle<()>) {
-        self.context.registry().delete(&self.app.id, &name("bench")).await.unwrap();
+        self.context.registry().delete(&self.app.id, &name(&self.name())).await.unwrap();
         running.abort();
     }
 
     /// Makes a feed from `cursor` on, works on it, and waits until it stands at the head.
-    async fn deliver(&self, sink: serde_json::Value, cursor: &Cursor) -> Duration {
+    async fn deliver(&mut self, sink: serde_json::Value, cursor: &Cursor) -> Duration {
         let started = Instant::now();
         let running = self.feed(sink, cursor).await;
         while !self.is_caught_up().await {
@@ -168,7 +177,7 @@ async fn bare_posts(url: &str, size: usize, count: u64) -> Duration {
     started.elapsed()
 }
 
-async fn webhooks(world: &World, size: usize) {
+async fn webhooks(world: &mut World, size: usize) {
     let taken = Arc::new(AtomicU64::new(0));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
@@ -310,7 +319,7 @@ fn main() {
         world.write(0, documents(), PER_TRANSACTION).await;
         let size = reading(&world).await;
         show("feed_event_size", size as f64, "bytes", "");
-        webhooks(&world, size).await;
+        webhooks(&mut world, size).await;
         if let Ok(brokers) = std::env::var("BIGPEER_BENCH_KAFKA") {
             kafka(&mut world, &brokers, size).await;
         }
