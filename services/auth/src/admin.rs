@@ -271,7 +271,7 @@ async fn rotate_signing_keys(
     body: Bytes,
 ) -> Result<Answer<Value>, ApiError> {
     let app = app.id;
-    let request = if body.is_empty() { RotateRequest::default() } else { Json::<RotateRequest>::parse(&body)?.0 };
+    let Json(request) = Json::<RotateRequest>::parse_or_default(&body)?;
     context.catalogue.rotate_signing_keys(&app, request.at_once).await?;
     let keys: Vec<Value> = context.catalogue.published_keys(&app).iter().map(key_json).collect();
     Ok(Answer(json!({"signing_keys": keys})))
@@ -298,7 +298,7 @@ async fn rotate_authority(
     body: Bytes,
 ) -> Result<Answer<Value>, ApiError> {
     let app = app.id;
-    let request = if body.is_empty() { RotateRequest::default() } else { Json::<RotateRequest>::parse(&body)?.0 };
+    let Json(request) = Json::<RotateRequest>::parse_or_default(&body)?;
     context.catalogue.rotate_authority(&app, request.at_once).await?;
     let all: Vec<Value> = context.catalogue.published_authorities(&app).iter().map(authority_json).collect();
     Ok(Answer(json!({"authorities": all})))

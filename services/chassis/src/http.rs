@@ -143,6 +143,17 @@ impl<T: DeserializeOwned> Json<T> {
                 .at(error.line().max(1), error.column().max(1))
         })
     }
+
+    /// Reads a body of which every field may be left out, and so the whole.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_or_default(bytes: &[u8]) -> Result<Self, ApiError>
+    where
+        T: Default,
+    {
+        if bytes.trim_ascii().is_empty() { Ok(Self(T::default())) } else { Self::parse(bytes) }
+    }
 }
 
 impl From<JsonRejection> for ApiError {

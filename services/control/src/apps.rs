@@ -6,11 +6,11 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bigpeer_chassis::admin::{AdminRoute, AskedApp, AskedTenant, Asks, Concerns, Page};
-use bigpeer_chassis::{Administrator, ApiError, App, ErrorCode};
+use bigpeer_chassis::{Administrator, ApiError, App, ErrorCode, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{ControlContext, made, name, optional, schemas};
+use crate::{ControlContext, made, name, schemas};
 
 const OF_TENANT: &str = "/admin/v1/tenants/{tenant}/apps";
 const NAMED: &str = "/admin/v1/tenants/{tenant}/apps/{name}";
@@ -95,7 +95,7 @@ async fn put(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let name = name(&app)?;
-    let request: AppRequest = optional(&body)?;
+    let Json(request) = Json::<AppRequest>::parse_or_default(&body)?;
     let (app, is_new) = context.catalogue.put_app(&tenant.name, &name, request.deletion_protection).await?;
     // So that it can be used at once.
     context.process.open(&app.id).await?;

@@ -20,9 +20,8 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::http::StatusCode;
 use bigpeer_chassis::admin::{AdminRoute, Described, admin_router};
-use bigpeer_chassis::{ApiError, Catalogue, ErrorCode, Json, Name, NameError, Shutdown};
+use bigpeer_chassis::{ApiError, Catalogue, ErrorCode, Name, NameError, Shutdown};
 use bigpeer_types::{AppId, Lsn};
-use serde::de::DeserializeOwned;
 
 pub use api_keys::ApiKeyRequest;
 pub use apps::shown as app_json;
@@ -186,14 +185,6 @@ fn name(text: &str) -> Result<Name, ApiError> {
 
 const fn made(is_new: bool) -> StatusCode {
     if is_new { StatusCode::CREATED } else { StatusCode::OK }
-}
-
-/// A body of which every field may be left out, and so the whole.
-fn optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
-    if body.trim_ascii().is_empty() {
-        return Ok(T::default());
-    }
-    Json::<T>::parse(body).map(|body| body.0)
 }
 
 fn described_well(description: Option<&String>) -> Result<(), String> {

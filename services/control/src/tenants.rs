@@ -6,11 +6,11 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bigpeer_chassis::admin::{AdminRoute, AskedTenant, Asks, Concerns, Page};
-use bigpeer_chassis::{Administrator, ApiError, Tenant};
+use bigpeer_chassis::{Administrator, ApiError, Json, Tenant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{ControlContext, made, name, optional, schemas};
+use crate::{ControlContext, made, name, schemas};
 
 const ALL: &str = "/admin/v1/tenants";
 const ONE: &str = "/admin/v1/tenants/{tenant}";
@@ -63,7 +63,7 @@ async fn put(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let name = name(&tenant)?;
-    let request: TenantRequest = optional(&body)?;
+    let Json(request) = Json::<TenantRequest>::parse_or_default(&body)?;
     let (tenant, is_new) = context.catalogue.put_tenant(&name, request.deletion_protection).await?;
     let mut response = (made(is_new), Answer(shown(&tenant))).into_response();
     response.extensions_mut().insert(Concerns { tenant: Some(name), app: None });
