@@ -82,9 +82,9 @@ pub(crate) struct Producing {
 struct Transaction {
     /// Messages that are too large, by their place.
     poison: BTreeSet<usize>,
-    /// Whether the brokers refused a batch as too large. Each message is then sent by itself: the one that is too large must
+    /// Messages of a batch that the brokers refused as too large. Each is then sent by itself: the one that is too large must
     /// not take others with it.
-    one_by_one: bool,
+    suspects: BTreeSet<usize>,
     buried: Vec<Buried>,
     /// Whether the number is in it: from then on only committing goes on with it.
     is_numbered: bool,
@@ -128,8 +128,12 @@ impl Producing {
         transaction.is_numbered = false;
         self.producer.begin_transaction().map_err(|error| Failure::Broken(told(&error)))?;
         let sent = events.iter().enumerate().try_for_each(|(place, event)| {
+            if !transaction.suspects.contains(&place) {
+                return self.send_one(&mut transaction, place, event);
+            }
+            self.flush()?;
             self.send_one(&mut transaction, place, event)?;
-            if transaction.one_by_one { self.flush() } else { Ok(()) }
+            self.flush()
         });
         sent.or_else(|error| self.abort(&mut transaction, &error))
     }
@@ -194,7 +198,7 @@ impl Producing {
         match self.producer.commit_transaction(COMMIT) {
             Ok(()) => {
                 transaction.poison.clear();
-                transaction.one_by_one = false;
+                transaction.suspects.clear();
                 Ok(std::mem::take(&mut transaction.buried))
             }
             // The same call goes on with it.
@@ -222,11 +226,16 @@ impl Producing {
         }
         self.producer.abort_transaction(COMMIT).map_err(|error| Failure::Broken(format!("{why}; {}", told(&error))))?;
         let failed = self.producer.context().take_failed();
-        let mut refused = failed.into_iter().filter(|(place, code)| too_large(*code) && *place != NO_PLACE);
-        let Some((place, _)) = refused.next() else { return Err(Failure::Aborted(why)) };
-        // Of messages that were sent by themselves the first one that failed is at fault.
-        let is_new = if transaction.one_by_one { transaction.poison.insert(place) } else { true };
-        transaction.one_by_one = true;
+        let refused = failed.into_iter().filter(|(place, code)| too_large(*code) && *place != NO_PLACE);
+        let refused: Vec<usize> = refused.map(|(place, _)| place).collect();
+        let Some(first) = refused.first() else { return Err(Failure::Aborted(why)) };
+        let is_new = if transaction.suspects.contains(first) {
+            // It was sent by itself.
+            transaction.poison.insert(*first)
+        } else {
+            transaction.suspects.extend(refused);
+            true
+        };
         Err(if is_new { Failure::Refused(why) } else { Failure::Aborted(why) })
     }
 }

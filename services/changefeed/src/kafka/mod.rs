@@ -8,7 +8,8 @@
 //! that is where the feed stands; if not, it never happened. So what was delivered and how far the feed is cannot differ.
 //!
 //! # Memory
-//! One transaction is under way, bounded in events and bytes; when brokers are slow or gone, the feed waits.
+//! One transaction is under way and one is gathered, each bounded in events and bytes; when brokers are slow or gone, the feed
+//! waits.
 
 mod run;
 

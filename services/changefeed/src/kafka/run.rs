@@ -1,4 +1,5 @@
-//! Batches as transactions, one after the other.
+//! Batches as transactions, one after the other. The next is gathered while one is under way: what a commit costs is shared by
+//! as many events as can be read in that time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use bigpeer_chassis::Shutdown;
 use tokio::sync::{mpsc, watch};
 
 use super::{Buried, Topic, TopicError};
+use crate::cursor::Cursor;
 use crate::error::FeedError;
 use crate::event::Event;
 use crate::ledger::Ledger;
@@ -28,24 +30,25 @@ pub(crate) async fn run(
     mut topic: Box<dyn Topic>,
     base: Checkpoint,
     (context, ledger): (SinkContext, Arc<Ledger>),
-    mut batches: mpsc::Receiver<Batch>,
+    batches: mpsc::Receiver<Batch>,
     confirmed: watch::Sender<Confirmed>,
     stop: Shutdown,
 ) -> Result<(), FeedError> {
+    let mut gathering = Gathering { batches, next: None };
     loop {
-        let first = tokio::select! {
+        let group = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            first = batches.recv() => first,
+            group = gathering.take() => group,
         };
-        let Some(first) = first else { return Ok(()) };
-        let group = gather(first, &mut batches);
+        let Some(Group { events, cursor, time_ms, bytes: _ }) = group else { return Ok(()) };
         let mut moved = confirmed.borrow().clone();
-        moved.move_to(group.cursor, group.events.len() as u64, group.time_ms);
+        moved.move_to(cursor, events.len() as u64, time_ms);
         // A move over nothing is remembered with the feed, and by the next transaction.
-        if !group.events.is_empty() {
+        if !events.is_empty() {
             let checkpoint = moved.checkpoint(&base, context.clock.now_ms());
-            for buried in deliver(topic.as_mut(), &context, &ledger, group.events.into(), checkpoint).await? {
+            let delivered = deliver(topic.as_mut(), &context, &ledger, events.into(), checkpoint);
+            for buried in gathering.beside(delivered).await? {
                 let Buried { event, reason } = buried;
                 context.status.dead_letter();
                 tracing::warn!(app = %context.app, feed = %context.name, event, reason, "an event was given up");
@@ -55,22 +58,68 @@ pub(crate) async fn run(
     }
 }
 
-/// What is there already, as one transaction.
-fn gather(first: Batch, batches: &mut mpsc::Receiver<Batch>) -> Batch {
-    let mut group = first;
-    let mut bytes = size(&group);
-    while bytes < TRANSACTION_BYTES && group.events.len() < TRANSACTION_EVENTS {
-        let Ok(next) = batches.try_recv() else { break };
-        bytes += size(&next);
-        group.events.extend(next.events);
-        group.cursor = next.cursor;
-        group.time_ms = next.time_ms.or(group.time_ms);
-    }
-    group
+/// What becomes one transaction.
+struct Group {
+    events: Vec<Event>,
+    bytes: usize,
+    cursor: Cursor,
+    time_ms: Option<u64>,
 }
 
-fn size(batch: &Batch) -> usize {
-    batch.events.iter().map(|event| event.json.len()).sum()
+fn has_room(group: Option<&Group>) -> bool {
+    group.is_none_or(|group| group.bytes < TRANSACTION_BYTES && group.events.len() < TRANSACTION_EVENTS)
+}
+
+/// Makes transactions of batches: the next one is gathered while one is under way.
+struct Gathering {
+    batches: mpsc::Receiver<Batch>,
+    next: Option<Group>,
+}
+
+impl Gathering {
+    /// The next transaction: all that was read. Waits if that is nothing. Cancel safe.
+    async fn take(&mut self) -> Option<Group> {
+        while has_room(self.next.as_ref()) {
+            let batch = match self.next {
+                Some(_) => self.batches.try_recv().ok(),
+                None => self.batches.recv().await,
+            };
+            let Some(batch) = batch else { break };
+            self.add(batch);
+        }
+        self.next.take()
+    }
+
+    fn add(&mut self, batch: Batch) {
+        let bytes = batch.events.iter().map(|event| event.json.len()).sum::<usize>();
+        match &mut self.next {
+            Some(group) => {
+                group.bytes += bytes;
+                group.events.extend(batch.events);
+                group.cursor = batch.cursor;
+                group.time_ms = batch.time_ms.or(group.time_ms);
+            }
+            None => {
+                let Batch { events, cursor, time_ms, .. } = batch;
+                self.next = Some(Group { events, bytes, cursor, time_ms });
+            }
+        }
+    }
+
+    /// Waits for `delivered`, and gathers meanwhile.
+    async fn beside<T>(&mut self, delivered: impl Future<Output = T>) -> T {
+        let mut delivered = std::pin::pin!(delivered);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut delivered => return done,
+                batch = self.batches.recv(), if has_room(self.next.as_ref()) => match batch {
+                    Some(batch) => self.add(batch),
+                    None => return delivered.await,
+                },
+            }
+        }
+    }
 }
 
 /// One transaction, again until it is committed.
