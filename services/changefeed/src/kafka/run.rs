@@ -163,3 +163,64 @@ async fn deliver(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bigpeer_types::Lsn;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::event::Kind;
+
+    /// So many events of so many bytes, up to a transaction of this version.
+    fn batch(version: u64, events: usize, bytes: usize) -> Batch {
+        let lsn = Lsn::new(version, 0);
+        let json = bytes::Bytes::from(vec![b'x'; bytes]);
+        let event = Event { id: version.to_string(), kind: Kind::Changed, cursor: String::new(), key: None, lsn, json };
+        Batch { events: vec![event; events], cursor: Cursor::after(lsn), transactions: 1, bytes: 0, time_ms: None }
+    }
+
+    fn versions(group: &Group) -> Vec<u64> {
+        let mut versions: Vec<u64> = group.events.iter().map(|event| event.lsn.version).collect();
+        versions.dedup();
+        assert_eq!(group.cursor, Cursor::after(Lsn::new(*versions.last().unwrap(), 0)));
+        versions
+    }
+
+    #[tokio::test]
+    async fn what_is_read_beside_a_delivery_is_the_next_transaction() {
+        let (sender, batches) = mpsc::channel(1);
+        let mut gathering = Gathering { batches, next: None };
+        let (done, delivered) = oneshot::channel();
+        let reading = tokio::spawn(async move {
+            for version in 1..=10 {
+                // Waits for ever if nobody takes them.
+                sender.send(batch(version, 2, 10)).await.unwrap();
+            }
+            done.send("delivered").unwrap();
+        });
+        assert_eq!(gathering.beside(delivered).await.unwrap(), "delivered");
+        assert_eq!(versions(&gathering.take().await.unwrap()), (1..=10).collect::<Vec<_>>());
+        reading.await.unwrap();
+        assert!(gathering.take().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn transactions_are_bounded_in_events_and_in_bytes() {
+        for (events, bytes) in [(TRANSACTION_EVENTS / 2 - 1, 1), (10, TRANSACTION_BYTES / 25)] {
+            let (sender, batches) = mpsc::channel(8);
+            let mut gathering = Gathering { batches, next: None };
+            for version in 1..=7 {
+                sender.try_send(batch(version, events, bytes)).unwrap();
+            }
+            // Beside a delivery that takes long no more is taken than fits.
+            let is_full = tokio::time::timeout(Duration::ZERO, gathering.beside(std::future::pending::<()>()));
+            assert!(is_full.await.is_err());
+            drop(sender);
+            assert_eq!(versions(&gathering.take().await.unwrap()), [1, 2, 3]);
+            assert_eq!(versions(&gathering.take().await.unwrap()), [4, 5, 6]);
+            assert_eq!(versions(&gathering.take().await.unwrap()), [7]);
+            assert!(gathering.take().await.is_none());
+        }
+    }
+}
