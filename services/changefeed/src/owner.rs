@@ -34,8 +34,8 @@ const COMMIT_EVERY: Duration = Duration::from_millis(500);
 const SAY_IDLE_EVERY: u32 = 60;
 /// How long attempts of a webhook wait to be kept while the feed does not move, in commits.
 const KEEP_EVERY: u32 = 10;
-/// Batches between reader and sink.
-const BUFFERED: usize = 4;
+/// Batches between reader and sink, which gathers them itself.
+const BUFFERED: usize = 1;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(15);
 /// How long a sink may take to end what it has begun.
