@@ -5,12 +5,16 @@
 //! origins, too. From then on the two have nothing in common: each writes its own log and its own files. LSNs go on from
 //! where they were, which is why both must be in the same log.
 //!
-//! **Crash safety**: a pin that ends comes first, then the clone's files and its manifest, and last the pin that does not end: only
-//! then is the clone made. Of one that was broken off nothing keeps the origin's files after a day; another app may be made.
+//! **Crash safety**: the pin comes first, then the clone's files, its manifest, and last, by the caller, its entry among the [`Apps`]:
+//! only then is the clone made. For a day the pin keeps the origin's files whatever happens, and from then on for as long as
+//! there is such an app. Who collects the origin's garbage after that day, in whatever process, gives up an app that is not
+//! there: then the pin goes, and whoever is still making the app fails at its last step.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bigpeer_types::{AppId, Lsn};
 
 use crate::error::TablesError;
@@ -26,12 +30,29 @@ use crate::written::Written;
 /// What the names of pins begin with that keep files for a clone; its id follows.
 const CLONE: &str = "clone-";
 
-/// Longest time in which a clone is made. So long the origin keeps what it needs, whatever becomes of it.
+/// Time in which a clone is made. So long the origin keeps what it needs, whatever becomes of it.
 const MAKING: Duration = Duration::from_secs(24 * 3600);
 
 /// The app for which a pin keeps files, if it is a clone's.
 pub(crate) fn clone_of(pin: &Pin) -> Option<AppId> {
     AppId::new(pin.name.as_str().strip_prefix(CLONE)?).ok()
+}
+
+/// Says which apps there are.
+#[async_trait]
+pub trait Apps: fmt::Debug + Send + Sync {
+    /// Whether the app is there now.
+    ///
+    /// # Errors
+    /// Why it cannot be said.
+    async fn is_there(&self, app: &AppId) -> Result<bool, String>;
+
+    /// Sees to it that an app that is not there never will be; no clone is made of it from then on either. False if it is there,
+    /// then nothing has changed. Of this and the app's making, at the same time, one has its way and the other fails.
+    ///
+    /// # Errors
+    /// Why it cannot be said. It may have happened.
+    async fn give_up(&self, app: &AppId) -> Result<bool, String>;
 }
 
 /// What became an app.
@@ -46,7 +67,8 @@ pub struct Cloned {
 }
 
 impl DocumentStore {
-    /// Makes a new app of a snapshot of this one: from [`Self::snapshot`], [`Self::at`] or [`Self::at_pin`].
+    /// Makes a new app of a snapshot of this one: from [`Self::snapshot`], [`Self::at`] or [`Self::at_pin`]. It has a day to become one of
+    /// the [`Apps`]; if it does not, what was made is given up.
     ///
     /// # Errors
     /// [`TablesError::NotEmpty`] when the new app was written to; [`TablesError::Forgotten`] when the snapshot's files are kept
@@ -61,21 +83,14 @@ impl DocumentStore {
             let shared_files = self.make_clone(target, snapshot).await?;
             return Ok(Cloned { lsn: snapshot.lsn(), shared_files, pin: None });
         }
-        let meanwhile = shared.pin_for(target, manifest).await?;
-        let made = async {
-            let shared_files = self.make_clone(target, snapshot).await?;
-            let pin = shared.keep_for_ever(&meanwhile, manifest).await?;
-            Ok(Cloned { lsn: snapshot.lsn(), shared_files, pin: Some(pin) })
-        };
-        let made = made.await;
-        // One that was to be for ever may be there although its answer was lost.
-        let given_up = made.is_err().then(|| Pin { until_ms: u64::MAX, ..meanwhile.clone() });
-        for pin in std::iter::once(meanwhile).chain(given_up) {
-            if let Err(error) = shared.manifests.delete_pin(&pin).await {
-                tracing::debug!(%error, app = %shared.app, "a pin of a clone's making stays");
-            }
+        let pin = shared.pin_for(target, manifest).await?;
+        let made = self.make_clone(target, snapshot).await;
+        if made.is_err()
+            && let Err(error) = shared.manifests.delete_pin(&pin).await
+        {
+            tracing::debug!(%error, app = %shared.app, "the pin of a clone that was not made stays for a day");
         }
-        made
+        Ok(Cloned { lsn: snapshot.lsn(), shared_files: made?, pin: Some(pin) })
     }
 
     /// Writes the clone's files, and its manifest. Returns how many files it shares.
@@ -149,15 +164,26 @@ impl Shared {
         Err(forgotten())
     }
 
-    /// Keeps for ever what a pin keeps until it ends.
-    async fn keep_for_ever(&self, meanwhile: &Pin, manifest: &Manifest) -> Result<Pin, TablesError> {
-        let pin = Pin { until_ms: u64::MAX, ..meanwhile.clone() };
-        self.manifests.put_pin(&pin, manifest).await?;
-        if self.settings.clock.now_ms() < meanwhile.until_ms {
-            return Ok(pin);
+    /// Whether a pin whose time is over still keeps files for a clone, or for a clone of that one. An app that is not there is
+    /// given up.
+    pub(crate) async fn is_kept_for_clone(&self, pin: &Pin) -> Result<bool, TablesError> {
+        let Some(clone) = clone_of(pin) else { return Ok(false) };
+        let Some(apps) = &self.settings.apps else { return Ok(true) };
+        let mut clones = vec![clone];
+        while let Some(clone) = clones.pop() {
+            match apps.give_up(&clone).await {
+                // What it was cloned to reads our files, too, and no more is cloned of it now.
+                Ok(true) => {
+                    let pins = Repository::new(clone, Arc::clone(&self.objects)).pins().await?;
+                    clones.extend(pins.iter().filter_map(clone_of));
+                }
+                Ok(false) => return Ok(true),
+                Err(reason) => {
+                    tracing::debug!(app = %self.app, %clone, reason, "whether a clone is there cannot be said now");
+                    return Ok(true);
+                }
+            }
         }
-        // It took so long that the files may be gone.
-        self.manifests.delete_pin(&pin).await?;
-        Err(TablesError::Forgotten { lsn: manifest.lsn })
+        Ok(false)
     }
 }

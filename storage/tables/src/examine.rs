@@ -4,6 +4,7 @@
 //! manifests that are still there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bigpeer_crdt::{Attachment, Document, Transaction};
 use bigpeer_log::ReadError;
@@ -14,8 +15,11 @@ use object_store::{Error, ObjectStoreExt};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::attachments::Attachments;
+use crate::cloning;
 use crate::error::TablesError;
 use crate::manifest::{Manifest, SegmentMeta};
+use crate::past::Pin;
 use crate::paths::{self, ObjectPath, PinName};
 use crate::snapshot::{Scan, Snapshot};
 use crate::store::DocumentStore;
@@ -184,7 +188,11 @@ impl DocumentStore {
                 Err(error) => seen.damage(error)?,
             }
         }
-        for pin in self.pins().await? {
+        let now = self.shared.settings.clock.now_ms();
+        for pin in self.shared.manifests.pins().await? {
+            if pin.until_ms <= now && !self.is_for_clone(&pin, seen).await {
+                continue;
+            }
             match self.shared.manifests.load_pin(&pin).await {
                 Ok(Some(manifest)) => self.need(&manifest, &format!("pin {}", pin.name.as_str()), &mut needed),
                 Ok(None) => {}
@@ -192,6 +200,19 @@ impl DocumentStore {
             }
         }
         Ok(needed)
+    }
+
+    /// Whether a pin whose time is over is for a clone; tells when there is no such app.
+    async fn is_for_clone(&self, pin: &Pin, seen: &mut Examination) -> bool {
+        let Some(clone) = cloning::clone_of(pin) else { return false };
+        if let Some(apps) = &self.shared.settings.apps
+            && apps.is_there(&clone).await == Ok(false)
+        {
+            let why = "it keeps files for a clone that is not there; a collection of garbage deletes it, unless there are \
+                       clones of that";
+            seen.find(FindingKind::Extra, &self.shared.manifests.pin_path(pin), why);
+        }
+        true
     }
 
     /// Whether the files are there, and if so as they should be.
@@ -384,30 +405,38 @@ impl DocumentStore {
         seen: &mut Examination,
     ) -> Result<(), TablesError> {
         for home in homes {
-            let path = ObjectPath::Attachment(home.clone(), sha256).to_path();
-            let read = async {
-                let mut body = self.shared.objects.get(&path).await?.into_stream();
-                let (mut hash, mut bytes) = (Sha256::new(), 0);
-                while let Some(part) = body.try_next().await? {
-                    hash.update(&part);
-                    bytes += part.len() as u64;
-                }
-                Ok::<_, Error>((<[u8; 32]>::from(hash.finalize()), bytes))
-            };
-            match read.await {
-                Ok(found) => {
-                    if found != (sha256, length) {
-                        seen.find(FindingKind::Damaged, &path, format!("not what {by} holds"));
+            let attachments = Attachments::new(home.clone(), Arc::clone(&self.shared.objects));
+            // What goes while it is read was stored again elsewhere, or nothing holds it any more.
+            for _ in 0..2 {
+                let found = attachments.find(sha256).await;
+                let Some(found) = found.map_err(|error| TablesError::objects(&paths::attachments(home), error))? else {
+                    break;
+                };
+                match self.digest(&found.location).await {
+                    Ok(read) => {
+                        if read != (sha256, length) {
+                            seen.find(FindingKind::Damaged, &found.location, format!("not what {by} holds"));
+                        }
+                        return Ok(());
                     }
-                    return Ok(());
+                    Err(Error::NotFound { .. }) => {}
+                    Err(error) => return Err(TablesError::objects(&found.location, error)),
                 }
-                Err(Error::NotFound { .. }) => {}
-                Err(error) => return Err(TablesError::objects(&path, error)),
             }
         }
-        let path = ObjectPath::Attachment(self.shared.app.clone(), sha256).to_path();
+        let path = ObjectPath::Attachment(self.shared.app.clone(), sha256, 0).to_path();
         seen.find(FindingKind::Missing, &path, format!("{by} holds it; its writer may not have uploaded it yet"));
         Ok(())
+    }
+
+    async fn digest(&self, path: &Path) -> Result<([u8; 32], u64), Error> {
+        let mut body = self.shared.objects.get(path).await?.into_stream();
+        let (mut hash, mut bytes) = (Sha256::new(), 0);
+        while let Some(part) = body.try_next().await? {
+            hash.update(&part);
+            bytes += part.len() as u64;
+        }
+        Ok((hash.finalize().into(), bytes))
     }
 }
 

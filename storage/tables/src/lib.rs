@@ -22,6 +22,7 @@
 
 #![warn(missing_docs)]
 
+mod attachments;
 mod bases;
 mod cloning;
 pub mod columns;
@@ -47,7 +48,8 @@ mod version;
 mod writer;
 mod written;
 
-pub use cloning::Cloned;
+pub use attachments::{AttachmentPlace, Attachments};
+pub use cloning::{Apps, Cloned};
 pub use error::TablesError;
 pub use examine::{Examination, Finding, FindingKind};
 pub use feed::{AppliedBatch, AppliedTransaction, Feed, FeedError};

@@ -27,7 +27,7 @@ use crate::written::Written;
 pub struct Pin {
     /// Its name, unique in the app.
     pub name: PinName,
-    /// When it ends, in milliseconds since the epoch.
+    /// When it ends, in milliseconds since the epoch. One for a clone stays after that for as long as the clone.
     pub until_ms: u64,
 }
 

@@ -8,7 +8,8 @@
 //! apps/{app}/tables/{collection}/_delta_log/{version:020}.checkpoint.parquet
 //! apps/{app}/tables/{collection}/_delta_log/_last_checkpoint        a hint that is overwritten
 //! apps/{app}/tables/{collection}/deletion_vector_{uuid}.bin
-//! apps/{app}/attachments/{sha256}
+//! apps/{app}/attachments/{sha256}[.{generation}]        generation 0 without a number
+//! apps/{app}/condemned/{sha256}[.{generation}]          nothing is stored there any more: see `attachments`
 //! apps/{app}/garbage/{ulid}                             attachments that nothing referred to at that time
 //! apps/{app}/uploads/{ulid}/upload
 //! apps/{app}/uploads/{ulid}/{offset:020}
@@ -46,8 +47,10 @@ pub enum ObjectPath {
     DeltaLastCheckpoint(AppId, CollectionName),
     /// Deletion vectors of a published table, by the number behind their UUID.
     DeletionVectors(AppId, CollectionName, u128),
-    /// A blob, by the SHA-256 of its content.
-    Attachment(AppId, [u8; 32]),
+    /// A blob, by the SHA-256 of its content and its generation: how many of it were condemned before.
+    Attachment(AppId, [u8; 32], u32),
+    /// Says that the blob of this generation is not stored again. Stays for ever.
+    Condemned(AppId, [u8; 32], u32),
     /// Attachments that nothing referred to when this was written, and that go if it stays so.
     Garbage(AppId, Ulid),
     /// What is known of an upload that has begun.
@@ -76,12 +79,11 @@ impl ObjectPath {
             Self::DeletionVectors(app, collection, uuid) => {
                 table(app, collection).join(PathPart::from(format!("deletion_vector_{}.bin", uuid_text(*uuid))))
             }
-            Self::Attachment(app, sha256) => {
-                let hex = sha256.iter().fold(String::new(), |mut hex, byte| {
-                    let _ = write!(hex, "{byte:02x}");
-                    hex
-                });
-                app_root(app).join("attachments").join(PathPart::from(hex))
+            Self::Attachment(app, sha256, generation) => {
+                attachments(app).join(PathPart::from(blob_name(*sha256, *generation)))
+            }
+            Self::Condemned(app, sha256, generation) => {
+                app_root(app).join("condemned").join(PathPart::from(blob_name(*sha256, *generation)))
             }
             Self::Garbage(app, ulid) => garbage(app).join(PathPart::from(ulid.to_string())),
             Self::Upload(app, upload) => self::upload(app, *upload).join("upload"),
@@ -121,7 +123,14 @@ impl ObjectPath {
                 let uuid = u128::from_str_radix(&digits, 16).ok()?;
                 Self::DeletionVectors(AppId::new(app).ok()?, unescape(collection)?, uuid)
             }
-            ["apps", app, "attachments", hex] => Self::Attachment(AppId::new(app).ok()?, sha256(hex)?),
+            ["apps", app, "attachments", name] => {
+                let (sha256, generation) = parse_blob_name(name)?;
+                Self::Attachment(AppId::new(app).ok()?, sha256, generation)
+            }
+            ["apps", app, "condemned", name] => {
+                let (sha256, generation) = parse_blob_name(name)?;
+                Self::Condemned(AppId::new(app).ok()?, sha256, generation)
+            }
             ["apps", app, "garbage", ulid] => Self::Garbage(AppId::new(app).ok()?, Ulid::from_string(ulid).ok()?),
             ["apps", app, "uploads", ulid, "upload"] => {
                 Self::Upload(AppId::new(app).ok()?, Ulid::from_string(ulid).ok()?)
@@ -227,6 +236,26 @@ pub fn delta_log(app: &AppId, collection: &CollectionName) -> Path {
     table(app, collection).join("_delta_log")
 }
 
+/// What a blob is called within its app.
+pub(crate) fn blob_name(sha256: [u8; 32], generation: u32) -> String {
+    let mut name = sha256.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    if generation > 0 {
+        let _ = write!(name, ".{generation}");
+    }
+    name
+}
+
+/// Reads what [`blob_name`] made.
+pub(crate) fn parse_blob_name(name: &str) -> Option<([u8; 32], u32)> {
+    match name.split_once('.') {
+        None => Some((sha256(name)?, 0)),
+        Some((hex, generation)) => Some((sha256(hex)?, generation.parse().ok()?)),
+    }
+}
+
 /// A number as a UUID is written.
 fn uuid_text(uuid: u128) -> String {
     let hex = format!("{uuid:032x}");
@@ -299,7 +328,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn paths_round_trip(name in name(), number: u64, ulid: u128, sha: [u8; 32]) {
+        fn paths_round_trip(name in name(), number: u64, ulid: u128, sha: [u8; 32], generation: u32) {
             for path in [
                 ObjectPath::Manifest(app(), number),
                 ObjectPath::Segment(app(), name.clone(), Ulid(ulid)),
@@ -307,7 +336,9 @@ mod tests {
                 ObjectPath::DeltaCheckpoint(app(), name.clone(), number),
                 ObjectPath::DeltaLastCheckpoint(app(), name.clone()),
                 ObjectPath::DeletionVectors(app(), name, ulid),
-                ObjectPath::Attachment(app(), sha),
+                ObjectPath::Attachment(app(), sha, 0),
+                ObjectPath::Attachment(app(), sha, generation),
+                ObjectPath::Condemned(app(), sha, generation),
                 ObjectPath::Garbage(app(), Ulid(ulid)),
                 ObjectPath::Upload(app(), Ulid(ulid)),
                 ObjectPath::UploadPart(app(), Ulid(ulid), number),
@@ -320,7 +351,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_panic_and_only_in_its_one_form(text in "apps/[a-c]/(manifests|tables|attachments|uploads)/[!a-f0-9]{0,30}(/segments/[0-9A-Z]{0,30}.parquet)?") {
+        fn any_text_is_read_without_panic_and_only_in_its_one_form(text in "apps/[a-c]/(manifests|tables|attachments|uploads)/[!.a-f0-9]{0,30}(/segments/[0-9A-Z]{0,30}.parquet)?") {
             if let Ok(path) = Path::parse(&text)
                 && let Some(parsed) = ObjectPath::parse(&path)
             {
@@ -351,8 +382,12 @@ mod tests {
     #[test]
     fn attachments_and_uploads_are_the_apps_own() {
         assert_eq!(
-            ObjectPath::Attachment(app(), [0xab; 32]).to_path().as_ref(),
+            ObjectPath::Attachment(app(), [0xab; 32], 0).to_path().as_ref(),
             format!("apps/flights-2013/attachments/{}", "ab".repeat(32))
+        );
+        assert_eq!(
+            ObjectPath::Attachment(app(), [0xab; 32], 2).to_path().as_ref(),
+            format!("apps/flights-2013/attachments/{}.2", "ab".repeat(32))
         );
         let part = ObjectPath::UploadPart(app(), Ulid(1), 5);
         let path = "apps/flights-2013/uploads/00000000000000000000000001/00000000000000000005";
@@ -376,6 +411,8 @@ mod tests {
             "apps/a/tables/!66lights/segments/00000000000000000000000001.parquet",
             "apps/a/tables/flights/segments/00000000000000000000000001.txt",
             "apps/A/manifests/00000000000000000007",
+            "apps/a/attachments/abababababababababababababababababababababababababababababababab.0",
+            "apps/a/attachments/abababababababababababababababababababababababababababababababab.01",
             "manifests/00000000000000000007",
         ] {
             assert_eq!(ObjectPath::parse(&Path::parse(text).unwrap()), None, "{text}");

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bigpeer_types::{Clock, IdGenerator, RandomIds, SystemClock};
 
+use crate::cloning::Apps;
+
 /// How a store behaves. The defaults suit a server with a gigabyte of memory.
 #[derive(Clone, Debug)]
 pub struct TablesSettings {
@@ -38,6 +40,8 @@ pub struct TablesSettings {
     pub garbage_delay: Duration,
     /// How old a segment that no kept manifest refers to must be before it is deleted.
     pub orphan_age: Duration,
+    /// Which apps there are: for clones of this one that are not, nothing is kept. None: what clones need is kept for ever.
+    pub apps: Option<Arc<dyn Apps>>,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
     /// Where chance comes from.
@@ -61,6 +65,7 @@ impl Default for TablesSettings {
             attachment_age: Duration::from_secs(7 * 86_400),
             garbage_delay: Duration::from_secs(3600),
             orphan_age: Duration::from_secs(3600),
+            apps: None,
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
         }

@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bigpeer_chassis::ApiError;
-use bigpeer_tables::paths::ObjectPath;
-use object_store::{Error, GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt};
+use bigpeer_tables::Attachments;
+use object_store::{Error, GetOptions, GetRange, GetResultPayload, ObjectStore};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
@@ -68,7 +68,14 @@ pub(super) async fn fetch(
     let bytes = range.clone().unwrap_or(0..length);
     let body = match method {
         Method::HEAD => Body::empty(),
-        _ => read(&caller.objects, &path, bytes.clone()).await?,
+        _ => match read(&caller.objects, &path, bytes.clone()).await? {
+            Some(body) => body,
+            // It went meanwhile. If it was uploaded again, then under another name.
+            None => {
+                let (path, _) = locate(&caller, sha256).await?;
+                read(&caller.objects, &path, bytes.clone()).await?.ok_or_else(not_there)?
+            }
+        },
     };
     let size = (header::CONTENT_LENGTH, HeaderValue::from(bytes.end - bytes.start));
     Ok(match range {
@@ -83,11 +90,9 @@ pub(super) async fn fetch(
 /// Where the bytes are, and how many: in the app, or in one that it is a clone of.
 async fn locate(caller: &Caller, sha256: [u8; 32]) -> Result<(object_store::path::Path, u64), ApiError> {
     for home in caller.store.attachment_homes() {
-        let path = ObjectPath::Attachment(home, sha256).to_path();
-        match caller.objects.head(&path).await {
-            Ok(found) => return Ok((path, found.size)),
-            Err(Error::NotFound { .. }) => {}
-            Err(error) => return Err(storage(&error)),
+        let attachments = Attachments::new(home, Arc::clone(&caller.objects));
+        if let Some(found) = attachments.find(sha256).await.map_err(|error| storage(&error))? {
+            return Ok((found.location, found.size));
         }
     }
     Err(not_there())
@@ -125,21 +130,23 @@ fn same_as_before(headers: &HeaderMap, sha256: [u8; 32]) -> bool {
     headers.get(header::IF_RANGE).is_none_or(|value| value.to_str().is_ok_and(|tag| tag.trim() == self::tag(sha256)))
 }
 
+/// The bytes; none if the object has gone.
 async fn read(
     objects: &Arc<dyn ObjectStore>,
     path: &object_store::path::Path,
     bytes: Range<u64>,
-) -> Result<Body, ApiError> {
+) -> Result<Option<Body>, ApiError> {
     if bytes.is_empty() {
-        return Ok(Body::empty());
+        return Ok(Some(Body::empty()));
     }
     let length = bytes.end - bytes.start;
-    metrics::attachment_sent(length);
     let options = GetOptions { range: Some(GetRange::Bounded(bytes.clone())), ..GetOptions::default() };
-    let found = objects
-        .get_opts(path, options)
-        .await
-        .map_err(|error| if matches!(error, Error::NotFound { .. }) { not_there() } else { storage(&error) })?;
+    let found = match objects.get_opts(path, options).await {
+        Ok(found) => found,
+        Err(Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(storage(&error)),
+    };
+    metrics::attachment_sent(length);
     let body = match found.payload {
         // In larger pieces than object_store reads by itself.
         GetResultPayload::File(file, _) => {
@@ -150,5 +157,5 @@ async fn read(
         }
         GetResultPayload::Stream(stream) => Body::from_stream(stream),
     };
-    Ok(body)
+    Ok(Some(body))
 }

@@ -9,13 +9,14 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bigpeer_chassis::{ApiError, Asker, ErrorCode, Turn};
 use bigpeer_crdt::Attachment;
+use bigpeer_tables::Attachments;
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::pieces::{Incoming, PIECE_BYTES, Piece, Pieces};
-use super::staging::{Staging, put_whole};
+use super::staging::Staging;
 use super::{Caller, bad, not_the_bytes, storage, too_large};
 use crate::{Api, metrics};
 
@@ -155,7 +156,8 @@ async fn stage(
         return Err(not_the_bytes(&expected.id()));
     }
     if extents.is_empty() {
-        put_whole(&caller.objects, &caller.app, sha256, last).await.map_err(|error| storage(&error))?;
+        let attachments = Attachments::new(caller.app.clone(), Arc::clone(&caller.objects));
+        attachments.put(sha256, last).await.map_err(|error| storage(&error))?;
     } else {
         if !last.is_empty() {
             let bytes = last.len() as u64;

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bigpeer_chassis::Shutdown;
+use bigpeer_tables::Attachments;
 use bigpeer_tables::paths::{self, ObjectPath};
 use bigpeer_types::{AppId, Clock, IdGenerator};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
 use object_store::{Error, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
@@ -82,8 +84,20 @@ impl Staging {
 
     /// Puts the pieces together as the attachment `sha256`, if that is what they are; says whether it was.
     pub(super) async fn assemble(&self, extents: &[Extent], sha256: [u8; 32]) -> Result<bool, Error> {
-        let target = ObjectPath::Attachment(self.app.clone(), sha256).to_path();
-        let mut upload = self.objects.put_multipart(&target).await?;
+        let attachments = Attachments::new(self.app.clone(), Arc::clone(&self.objects));
+        loop {
+            let place = attachments.place(sha256).await?;
+            if !self.assemble_at(place.path(), extents, sha256).await? {
+                return Ok(false);
+            }
+            if attachments.stays(&place).await? {
+                return Ok(true);
+            }
+        }
+    }
+
+    async fn assemble_at(&self, target: &Path, extents: &[Extent], sha256: [u8; 32]) -> Result<bool, Error> {
+        let mut upload = self.objects.put_multipart(target).await?;
         match self.copy(extents, upload.as_mut()).await {
             Ok(digest) if digest == sha256 => {
                 upload.complete().await?;
@@ -133,16 +147,6 @@ impl Staging {
             tracing::warn!(%error, "pieces of an upload could not be removed; they go when it expires");
         }
     }
-}
-
-/// Puts a blob that is in memory.
-pub(super) async fn put_whole(
-    objects: &Arc<dyn ObjectStore>,
-    app: &AppId,
-    sha256: [u8; 32],
-    bytes: Bytes,
-) -> Result<(), Error> {
-    objects.put(&ObjectPath::Attachment(app.clone(), sha256).to_path(), bytes.into()).await.map(drop)
 }
 
 /// Removes uploads that were never finished in time, of every app that this process serves, now and then until

@@ -127,6 +127,31 @@ async fn what_was_uploaded_in_one_request_is_there_under_its_digest() {
 }
 
 #[tokio::test]
+async fn what_a_collector_has_condemned_is_stored_elsewhere_and_found() {
+    let world = world(short()).await;
+    let objects = world.objects(&world.app);
+    for length in [1000, 2 * PIECE_BYTES + 17] {
+        let bytes = content(length);
+        let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+        assert_eq!(world.upload(&bytes).await.status, 200);
+        let first = ObjectPath::Attachment(world.app.clone(), sha256, 0).to_path();
+        for generation in 0..2 {
+            let condemned = ObjectPath::Condemned(world.app.clone(), sha256, generation).to_path();
+            objects.put(&condemned, Bytes::new().into()).await.unwrap();
+        }
+        assert_eq!(world.get(&id_of(&bytes), &[]).await.status, 200, "it is there until it is deleted");
+        objects.delete(&first).await.unwrap();
+        assert_eq!(world.get(&id_of(&bytes), &[]).await.status, 404);
+        assert_eq!(world.upload(&bytes).await.status, 200);
+        let third = ObjectPath::Attachment(world.app.clone(), sha256, 2).to_path();
+        assert_eq!(objects.head(&third).await.unwrap().size, length as u64);
+        assert!(objects.head(&first).await.is_err());
+        let part = world.get(&id_of(&bytes), &[("range", "bytes=10-19")]).await;
+        assert!(part.status == 206 && part.body == bytes[10..20]);
+    }
+}
+
+#[tokio::test]
 async fn what_breaks_off_is_wrong_or_too_large_leaves_nothing() {
     let attachments = AttachmentSettings {
         max_bytes: 2 * PIECE_BYTES as u64,

@@ -7,6 +7,7 @@
 //! # Crash safety
 //! The process keeps nothing that is not in the first two. It may be killed at any instant.
 
+mod apps;
 mod columns;
 mod dev;
 mod feeds;

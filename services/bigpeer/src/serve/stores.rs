@@ -14,6 +14,8 @@ use futures::FutureExt;
 use object_store::ObjectStore;
 use tokio::task::JoinHandle;
 
+use super::apps::CatalogueApps;
+
 /// How long to wait before an app that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -88,7 +90,9 @@ impl AppStores {
         }
         let ready_at = self.log.head(app).await.map_err(TablesError::from)?;
         let (objects, log) = (Arc::clone(&self.objects), Arc::clone(&self.log));
-        let tables = TablesSettings { keep_for: self.compaction.keep_tail, ..TablesSettings::default() };
+        let apps = Arc::new(CatalogueApps(Arc::clone(&self.catalogue)));
+        let tables =
+            TablesSettings { keep_for: self.compaction.keep_tail, apps: Some(apps), ..TablesSettings::default() };
         let store = DocumentStore::open(app.clone(), objects, log, tables).await?;
         let (ours, log) = (Arc::clone(&store), Arc::clone(&self.log));
         let compactor = Arc::new(Compactor::open(ours, log, self.compaction.clone()).await?);

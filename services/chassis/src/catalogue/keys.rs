@@ -98,6 +98,8 @@ pub enum Key {
     Usage(AppId),
     /// `deleted/{app}`: an app that is no more. For ever: its id is given to no other.
     Deleted(AppId),
+    /// `given-up/{app}`: an app that was being made and never will be. For ever, so that its making fails however late.
+    GivenUp(AppId),
     /// `used/keys/{app}/{name}`: when an API key was used last. As long as the key. Outside `catalogue/`, as it changes all the
     /// time.
     KeyUse(AppId, Name),
@@ -146,6 +148,7 @@ impl Key {
             Self::Sites(app) => format!("sites/{app}"),
             Self::Login(app, id) => format!("logins/{app}/{id}"),
             Self::Deleted(app) => format!("deleted/{app}"),
+            Self::GivenUp(app) => format!("given-up/{app}"),
             Self::KeyUse(app, name) => format!("used/keys/{app}/{name}"),
             Self::AdminUse(name) => format!("used/admins/{name}"),
             Self::Audit(id) => format!("audit/{id}"),
@@ -185,6 +188,7 @@ impl Key {
             ["catalogue", "revocations", app, id] => Self::Revocation(app.parse().ok()?, id.parse().ok()?),
             ["logins", app, id] if !id.is_empty() => Self::Login(app.parse().ok()?, (*id).to_owned()),
             ["deleted", app] => Self::Deleted(app.parse().ok()?),
+            ["given-up", app] => Self::GivenUp(app.parse().ok()?),
             ["used", "keys", app, name] => Self::KeyUse(app.parse().ok()?, name.parse().ok()?),
             ["used", "admins", name] => Self::AdminUse(name.parse().ok()?),
             ["audit", id] if !id.is_empty() => Self::Audit((*id).to_owned()),
@@ -219,6 +223,7 @@ mod tests {
             (app(), name()).prop_map(|(app, name)| Key::Revocation(app, name)),
             (app(), "[a-zA-Z0-9-]{1,20}").prop_map(|(app, id)| Key::Login(app, id)),
             app().prop_map(Key::Deleted),
+            app().prop_map(Key::GivenUp),
             (app(), name()).prop_map(|(app, name)| Key::KeyUse(app, name)),
             name().prop_map(Key::AdminUse),
             "[0-9a-f-]{1,30}".prop_map(Key::Audit),

@@ -56,6 +56,13 @@ pub struct DeletedApp {
     pub cleared: bool,
 }
 
+/// An app that was being made, and that somebody gave up: it never will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUpApp {
+    /// When that was, in milliseconds since the epoch.
+    pub given_up_ms: u64,
+}
+
 /// What a new API key is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApiKeySpec {

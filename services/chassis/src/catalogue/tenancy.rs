@@ -9,7 +9,7 @@ use bigpeer_log::MetaOp;
 use bigpeer_types::AppId;
 
 use super::keys::{Key, Name};
-use super::records::{self, AdminScope, App, AppName, DeletedApp, Sites, Tenant};
+use super::records::{self, AdminScope, App, AppName, DeletedApp, GivenUpApp, Sites, Tenant};
 use super::{ATTEMPTS, Catalogue, CatalogueError};
 
 const PAGE: usize = 500;
@@ -151,12 +151,50 @@ impl Catalogue {
     /// away again.
     ///
     /// # Errors
-    /// [`CatalogueError::Busy`] when the tenant has an app of that name; as [`Self::create_app`].
+    /// [`CatalogueError::Busy`] when the tenant has an app of that name, or `origin` is changed; [`CatalogueError::NotFound`] when
+    /// that is not there any more; [`CatalogueError::Rejected`] after [`Self::give_up_app`]; as [`Self::create_app`].
     pub async fn create_clone(&self, id: AppId, origin: &App, name: &Name) -> Result<App, CatalogueError> {
+        let mut with = self.stays(&Key::App(origin.id.clone())).await?;
         let sites = self.get::<Sites>(&Key::Sites(origin.id.clone())).await?.unwrap_or_default();
-        let with = vec![MetaOp::Put { key: Key::Sites(id.clone()).encode(), value: records::encode(&sites)? }];
+        with.push(MetaOp::Put { key: Key::Sites(id.clone()).encode(), value: records::encode(&sites)? });
         let (made, is_new) = self.put_app_as(id, &origin.tenant, name, None, with).await?;
         if is_new { Ok(made) } else { Err(CatalogueError::Busy) }
+    }
+
+    /// Whether the log says that the app is there, whatever is known here.
+    ///
+    /// # Errors
+    /// When the log does not answer.
+    pub async fn is_there(&self, app: &AppId) -> Result<bool, CatalogueError> {
+        Ok(self.get::<App>(&Key::App(app.clone())).await?.is_some())
+    }
+
+    /// Sees to it that an app that is not there never will be, whoever is making it. False if it is there; then nothing has changed.
+    ///
+    /// # Errors
+    /// When the log does not take it.
+    pub async fn give_up_app(&self, app: &AppId) -> Result<bool, CatalogueError> {
+        let (deleted, given_up) = (Key::Deleted(app.clone()), Key::GivenUp(app.clone()));
+        for _ in 0..ATTEMPTS {
+            if self.is_there(app).await? {
+                return Ok(false);
+            }
+            let gone =
+                self.get::<DeletedApp>(&deleted).await?.is_some() || self.get::<GivenUpApp>(&given_up).await?.is_some();
+            if gone {
+                return Ok(true);
+            }
+            let record = GivenUpApp { given_up_ms: self.clock.now_ms() };
+            let ops = vec![
+                MetaOp::Check { key: Key::App(app.clone()).encode(), revision: None },
+                MetaOp::Check { key: deleted.encode(), revision: None },
+                MetaOp::Put { key: given_up.encode(), value: records::encode(&record)? },
+            ];
+            if self.commit(ops).await? {
+                return Ok(true);
+            }
+        }
+        Err(CatalogueError::Busy)
     }
 
     async fn put_app_as(
@@ -196,10 +234,16 @@ impl Catalogue {
                         deletion_protection: protected.unwrap_or(true),
                     };
                     let (key, deleted) = (Key::App(id.clone()).encode(), Key::Deleted(id.clone()).encode());
+                    let given_up = Key::GivenUp(id.clone());
+                    if self.get::<GivenUpApp>(&given_up).await?.is_some() {
+                        let reason = "it took too long to make the app; begin anew".to_owned();
+                        return Err(CatalogueError::Rejected { reason });
+                    }
                     ops.extend([
                         MetaOp::Check { key: named.encode(), revision: None },
                         MetaOp::Check { key: key.clone(), revision: None },
                         MetaOp::Check { key: deleted, revision: None },
+                        MetaOp::Check { key: given_up.encode(), revision: None },
                         MetaOp::Put { key: named.encode(), value: records::encode(&AppName { app: id.clone() })? },
                         MetaOp::Put { key, value: records::encode(&app)? },
                         self.first_signing_key(&id)?,

@@ -217,3 +217,41 @@ async fn a_clone_gives_away_none_of_the_origins_sites() {
     let taken = world.catalogue.create_clone(world.catalogue.new_app_id().unwrap(), &world.app, &name("copy")).await;
     assert_eq!(taken.unwrap_err(), CatalogueError::Busy);
 }
+
+#[tokio::test]
+async fn an_app_that_was_given_up_is_never_made_and_one_that_is_there_is_not_given_up() {
+    let world = world().await;
+    let (catalogue, id) = (&world.catalogue, world.catalogue.new_app_id().unwrap());
+    assert!(!catalogue.is_there(&id).await.unwrap());
+    assert!(catalogue.give_up_app(&id).await.unwrap() && catalogue.give_up_app(&id).await.unwrap());
+    let late = catalogue.create_clone(id.clone(), &world.app, &name("copy")).await.unwrap_err();
+    assert!(matches!(&late, CatalogueError::Rejected { reason } if reason.contains("begin anew")), "{late}");
+    assert_eq!(catalogue.app_named(&world.app.tenant, &name("copy")), None);
+
+    let id = catalogue.new_app_id().unwrap();
+    let clone = catalogue.create_clone(id.clone(), &world.app, &name("copy")).await.unwrap();
+    assert!(!catalogue.give_up_app(&id).await.unwrap());
+    assert!(catalogue.is_there(&id).await.unwrap());
+    assert_eq!(catalogue.app(&id), Some(clone.clone()));
+
+    // One that was deleted is gone, and nothing is cloned of it by whoever has not heard of that.
+    catalogue.put_app(&clone.tenant, &clone.name, false).await.unwrap();
+    catalogue.delete_app(&clone.tenant, &clone.name).await.unwrap();
+    assert!(catalogue.give_up_app(&id).await.unwrap());
+    let of_nothing = catalogue.create_clone(catalogue.new_app_id().unwrap(), &clone, &name("copy-2")).await;
+    assert!(matches!(of_nothing, Err(CatalogueError::NotFound { what: "app", .. })), "{of_nothing:?}");
+}
+
+#[tokio::test]
+async fn of_making_an_app_and_giving_it_up_at_once_one_has_its_way() {
+    let world = world().await;
+    let catalogue = &world.catalogue;
+    for n in 0..20 {
+        let id = catalogue.new_app_id().unwrap();
+        let copy = name(&format!("copy-{n}"));
+        let (made, given_up) =
+            tokio::join!(catalogue.create_clone(id.clone(), &world.app, &copy), catalogue.give_up_app(&id));
+        assert_eq!(made.is_ok(), !given_up.unwrap(), "{made:?}");
+        assert_eq!(catalogue.is_there(&id).await.unwrap(), made.is_ok());
+    }
+}

@@ -153,6 +153,7 @@ impl View {
             | Key::Login(..)
             | Key::Usage(_)
             | Key::Deleted(_)
+            | Key::GivenUp(_)
             | Key::KeyUse(..)
             | Key::AdminUse(_)
             | Key::Audit(_) => {}

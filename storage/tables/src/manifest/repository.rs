@@ -155,7 +155,7 @@ impl Repository {
         Ok(pins)
     }
 
-    fn pin_path(&self, pin: &Pin) -> Path {
+    pub(crate) fn pin_path(&self, pin: &Pin) -> Path {
         ObjectPath::Pin(self.app.clone(), pin.until_ms, pin.name.clone()).to_path()
     }
 

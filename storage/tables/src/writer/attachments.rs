@@ -2,15 +2,16 @@
 //!
 //! What refers to an attachment: the state of a document that holds it, visible or deleted (a later change may bring it back), as
 //! it is now, as a pin keeps it, or in a clone. A mark is an object of its own, so that whoever collects next goes on with it, and it is
-//! acted upon only some time after it was made. Between a last look and the deletion the same bytes may be uploaded again;
-//! that look is at when the object was written last.
+//! acted upon only some time after it was made. What is to be deleted is condemned first, and looked at once more after that: see
+//! [`crate::attachments`] for why nothing that is uploaded meanwhile is lost. What is spared then is as any other blob, but for its
+//! name: it is not stored under that again.
 //!
 //! **Layout** of a mark: 8 bytes `bpgarbg` and a format (1), the crc32c of the rest, and JSON.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bigpeer_crdt::{Attachment, Document};
+use bigpeer_crdt::Document;
 use bigpeer_types::{AppId, Lsn};
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -19,6 +20,7 @@ use object_store::{Error, ObjectMeta, ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 
 use super::Writer;
+use crate::attachments::Attachments;
 use crate::cloning;
 use crate::error::TablesError;
 use crate::manifest::{Manifest, Repository};
@@ -34,19 +36,35 @@ const DELETED_AT_ONCE: usize = 16;
 
 const MAGIC: &[u8; 8] = b"bpgarbg\x01";
 
+/// Blobs by their digests: their generations that are there, and when each was written, in milliseconds since the epoch.
+type Found = BTreeMap<[u8; 32], BTreeMap<u32, i64>>;
+
 /// Attachments that nothing referred to.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 struct Mark {
     /// When everything up to here was applied.
     lsn: Lsn,
-    /// By their ids, and when each was written, in milliseconds since the epoch.
+    found: Found,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    lsn: Lsn,
+    /// By their names.
     found: BTreeMap<String, i64>,
 }
 
 impl Mark {
     fn encode(&self) -> Result<Vec<u8>, TablesError> {
-        let body = serde_json::to_vec(self).map_err(|error| TablesError::Encoding(error.to_string()))?;
+        let mut found = BTreeMap::new();
+        for (sha256, generations) in &self.found {
+            for (generation, written) in generations {
+                found.insert(paths::blob_name(*sha256, *generation), *written);
+            }
+        }
+        let body = Body { lsn: self.lsn, found };
+        let body = serde_json::to_vec(&body).map_err(|error| TablesError::Encoding(error.to_string()))?;
         Ok([MAGIC.as_slice(), &crc32c::crc32c(&body).to_le_bytes(), &body].concat())
     }
 
@@ -56,7 +74,13 @@ impl Mark {
         if magic != MAGIC || crc32c::crc32c(body).to_le_bytes() != *crc {
             return Err("not a mark of a known format, or damaged".to_owned());
         }
-        serde_json::from_slice(body).map_err(|error| error.to_string())
+        let Body { lsn, found: named } = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let mut found = Found::new();
+        for (name, written) in named {
+            let (sha256, generation) = paths::parse_blob_name(&name).ok_or("a name that is no blob's")?;
+            found.entry(sha256).or_default().insert(generation, written);
+        }
+        Ok(Self { lsn, found })
     }
 }
 
@@ -84,14 +108,13 @@ impl Writer {
 
     async fn mark_unheld(&self) -> Result<(), TablesError> {
         let old = i64::try_from(self.ago(self.shared.settings.attachment_age)).unwrap_or(i64::MAX);
-        let mut found = BTreeMap::new();
+        let mut found = Found::new();
         for object in self.list(&paths::attachments(&self.shared.app)).await? {
             let written = object.last_modified.timestamp_millis();
-            if let (Some(ObjectPath::Attachment(..)), Some(id)) =
-                (ObjectPath::parse(&object.location), object.location.filename())
+            if let Some(ObjectPath::Attachment(_, sha256, generation)) = ObjectPath::parse(&object.location)
                 && written <= old
             {
-                found.insert(id.to_owned(), written);
+                found.entry(sha256).or_default().insert(generation, written);
             }
         }
         if found.is_empty() {
@@ -122,16 +145,25 @@ impl Writer {
         let now = self.shared.snapshot(self.shared.view());
         leave_out_held(&now, Some(lsn), &mut found).await?;
         self.leave_out_kept(lsn, &mut found).await?;
+        let attachments = Attachments::new(self.shared.app.clone(), Arc::clone(&self.shared.objects));
         let (mut deleted, mut seen) = (0, now.lsn());
         while !found.is_empty() {
-            // All of that takes its time. What documents hold since then is looked at right before each few are deleted.
+            let few: Vec<[u8; 32]> = found.keys().take(DELETED_AT_ONCE).copied().collect();
+            for sha256 in &few {
+                for generation in found.get(sha256).into_iter().flat_map(BTreeMap::keys) {
+                    let condemned = attachments.condemn(*sha256, *generation).await;
+                    condemned.map_err(|error| TablesError::objects(path, error))?;
+                }
+            }
+            // All of that took its time. What documents hold since then is looked at once more.
             self.shared.catch_up().await?;
             let now = self.shared.snapshot(self.shared.view());
             leave_out_held(&now, Some(seen), &mut found).await?;
             seen = now.lsn();
-            for _ in 0..DELETED_AT_ONCE {
-                let Some((id, written)) = found.pop_first() else { break };
-                deleted += usize::from(self.delete_attachment(&id, written).await?);
+            for sha256 in few {
+                for (generation, written) in found.remove(&sha256).into_iter().flatten() {
+                    deleted += usize::from(self.delete_attachment(sha256, generation, written).await?);
+                }
             }
         }
         self.shared.objects.delete(path).await.or_else(absent).map_err(|error| TablesError::objects(path, error))?;
@@ -140,7 +172,7 @@ impl Writer {
     }
 
     /// Leaves out what pins keep, and what clones of this app, and clones of these, hold.
-    async fn leave_out_kept(&self, since: Lsn, found: &mut BTreeMap<String, i64>) -> Result<(), TablesError> {
+    async fn leave_out_kept(&self, since: Lsn, found: &mut Found) -> Result<(), TablesError> {
         let mut apps = vec![self.shared.app.clone()];
         while let Some(app) = apps.pop() {
             let manifests = Repository::new(app.clone(), Arc::clone(&self.shared.objects));
@@ -168,10 +200,9 @@ impl Writer {
         self.shared.snapshot(Arc::new(View { lsn, version, overlays: Overlays::new(), written: Written::ZERO }))
     }
 
-    /// Deletes an attachment, unless it was written again since.
-    async fn delete_attachment(&self, id: &str, written: i64) -> Result<bool, TablesError> {
-        let Some(sha256) = Attachment::parse_id(id) else { return Ok(false) };
-        let path = ObjectPath::Attachment(self.shared.app.clone(), sha256).to_path();
+    /// Deletes a blob that was condemned, unless it was stored again between being marked and that.
+    async fn delete_attachment(&self, sha256: [u8; 32], generation: u32, written: i64) -> Result<bool, TablesError> {
+        let path = ObjectPath::Attachment(self.shared.app.clone(), sha256, generation).to_path();
         match self.shared.objects.head(&path).await {
             Ok(object) if object.last_modified.timestamp_millis() == written => {}
             Ok(_) | Err(Error::NotFound { .. }) => return Ok(false),
@@ -192,11 +223,7 @@ fn absent(error: Error) -> Result<(), Error> {
 }
 
 /// Leaves out what some document holds, of those that have changed since.
-async fn leave_out_held(
-    snapshot: &Snapshot,
-    since: Option<Lsn>,
-    found: &mut BTreeMap<String, i64>,
-) -> Result<(), TablesError> {
+async fn leave_out_held(snapshot: &Snapshot, since: Option<Lsn>, found: &mut Found) -> Result<(), TablesError> {
     for collection in snapshot.collections() {
         let scan = Scan { changed_since: since, deleted: true, ..Scan::default() };
         let mut batches = snapshot.scan(&collection, scan);
@@ -207,7 +234,7 @@ async fn leave_out_held(
             for row in batch {
                 let damaged = |error| TablesError::corrupt(&format!("document {:?}", row.id), error);
                 for held in Document::decode(&row.state).map_err(damaged)?.held_attachments() {
-                    found.remove(&held.id());
+                    found.remove(&held.sha256);
                 }
             }
         }

@@ -116,6 +116,7 @@ impl Writer {
             ObjectPath::Manifest(..)
             | ObjectPath::Pin(..)
             | ObjectPath::Attachment(..)
+            | ObjectPath::Condemned(..)
             | ObjectPath::Garbage(..)
             | ObjectPath::Upload(..)
             | ObjectPath::UploadPart(..) => false,
@@ -165,12 +166,12 @@ impl Writer {
         Ok((forget, used))
     }
 
-    /// Adds the files of pins, and deletes pins whose time is over. Returns how many.
+    /// Adds the files of pins, and deletes pins whose time is over, unless there is a clone for which they are. Returns how many.
     async fn pinned_files(&self, used: &mut HashSet<Ulid>) -> Result<usize, TablesError> {
         let now = self.shared.settings.clock.now_ms();
         let mut deleted = 0;
         for pin in self.shared.manifests.pins().await? {
-            if pin.until_ms <= now {
+            if pin.until_ms <= now && !self.shared.is_kept_for_clone(&pin).await? {
                 self.shared.manifests.delete_pin(&pin).await?;
                 deleted += 1;
             } else if let Some(manifest) = self.shared.manifests.load_pin(&pin).await? {

@@ -1,5 +1,5 @@
-//! What is kept and what goes: deletions after their time, attachments that nothing refers to, clones, and what an
-//! examination says of it all.
+//! What is kept and what goes: deletions after their time, attachments that nothing refers to, and what an examination says
+//! of it all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use bigpeer_types::{AppId, Lsn, ManualClock};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 
-use crate::faults::{Faulty, Mode};
+use crate::faults::Faulty;
 use crate::model::{Edit, World, app, check, collection, id, object, scanned};
 
 /// A world whose time is in the test's hands, a century after the machine's, as object stores have clocks of their own.
@@ -119,7 +119,7 @@ async fn attachments(world: &World) -> Vec<u8> {
     let mut out: Vec<u8> = listed
         .iter()
         .filter_map(|object| match ObjectPath::parse(&object.location) {
-            Some(ObjectPath::Attachment(_, sha256)) => Some(sha256[0]),
+            Some(ObjectPath::Attachment(_, sha256, _)) => Some(sha256[0]),
             _ => None,
         })
         .collect();
@@ -128,7 +128,7 @@ async fn attachments(world: &World) -> Vec<u8> {
 }
 
 async fn upload(world: &World, n: u8) {
-    world.objects.put(&ObjectPath::Attachment(app(), [n; 32]).to_path(), "blob".into()).await.unwrap();
+    world.objects.put(&ObjectPath::Attachment(app(), [n; 32], 0).to_path(), "blob".into()).await.unwrap();
 }
 
 #[tokio::test]
@@ -213,94 +213,6 @@ async fn a_young_attachment_waits_for_its_document() {
 }
 
 #[tokio::test]
-async fn a_clone_is_the_app_at_its_lsn_and_goes_its_own_way() {
-    let (mut world, clock) = world();
-    world.settings.orphan_age = Duration::ZERO;
-    let c = collection("c");
-    let store = world.open().await;
-    let writer = store.writer().await.unwrap();
-    put_ten(&mut world, 0).await;
-    flush(&world, &store, &writer).await;
-    put_ten(&mut world, 5).await;
-    world.write(&[(&c, id(7), Edit::Delete)]).await;
-    store.wait_for(world.truth.last()).await.unwrap();
-    let lsn = world.truth.history[14].0;
-    let target = AppId::new("copy").unwrap();
-    let snapshot = store.at(lsn).await.unwrap();
-    let cloned = store.clone_as(&target, &snapshot).await.unwrap();
-    assert_eq!((cloned.lsn, cloned.shared_files), (lsn, 1));
-    let again = store.clone_as(&target, &snapshot).await.unwrap_err();
-    assert!(matches!(&again, TablesError::NotEmpty { app } if *app == target), "{again}");
-    drop(snapshot);
-
-    // The origin forgets everything of before.
-    put_ten(&mut world, 20).await;
-    flush(&world, &store, &writer).await;
-    writer.compact(&c, Extent::Full).await.unwrap();
-    clock.advance(10_000_000);
-    writer.collect_garbage().await.unwrap();
-    world.log.trim(&app(), Lsn::MAX).await.unwrap();
-
-    let open = async || {
-        let (objects, log) = (Arc::clone(&world.objects), Arc::new(world.log.clone()));
-        DocumentStore::open(target.clone(), objects, log, world.settings.clone()).await.unwrap()
-    };
-    let clone = open().await;
-    assert_eq!(clone.snapshot().lsn(), lsn);
-    check(&clone.snapshot(), &world.truth).await;
-    assert_eq!(clone.attachment_homes(), [target.clone(), app()]);
-    let seen = clone.examine(true).await.unwrap();
-    assert_eq!(seen.findings, []);
-
-    // It writes everything anew, and the origin is as it was.
-    let clones = clone.writer().await.unwrap();
-    clones.compact(&c, Extent::Full).await.unwrap();
-    clock.advance(10_000_000);
-    clones.collect_garbage().await.unwrap();
-    check(&clone.snapshot(), &world.truth).await;
-    check(&open().await.snapshot(), &world.truth).await;
-    check(&store.snapshot(), &world.truth).await;
-    let clone_of_clone = AppId::new("copy-2").unwrap();
-    clone.clone_as(&clone_of_clone, &clone.snapshot()).await.unwrap();
-    let (objects, log) = (Arc::clone(&world.objects), Arc::new(world.log.clone()));
-    let second = DocumentStore::open(clone_of_clone, objects, log, world.settings.clone()).await.unwrap();
-    check(&second.snapshot(), &world.truth).await;
-}
-
-#[tokio::test]
-async fn a_clone_that_breaks_off_anywhere_leaves_nothing_that_is_kept_for_ever() {
-    let (mut world, clock) = world();
-    let faulty = Faulty::new();
-    world.objects = Arc::clone(&faulty) as _;
-    let store = world.open().await;
-    let writer = store.writer().await.unwrap();
-    put_ten(&mut world, 0).await;
-    flush(&world, &store, &writer).await;
-    put_ten(&mut world, 5).await;
-    store.wait_for(world.truth.last()).await.unwrap();
-    let (mut n, mut broken) = (0, 0);
-    loop {
-        let target = AppId::new(&format!("copy-{n}")).unwrap();
-        faulty.fail_at(n, Mode::ForEver);
-        let cloned = store.clone_as(&target, &store.snapshot()).await;
-        faulty.heal();
-        // Pins are found where they end, whether or not that time has come.
-        clock.advance(2 * 86_400_000);
-        writer.collect_garbage().await.unwrap();
-        let pins = store.pins().await.unwrap();
-        match cloned {
-            Ok(cloned) => {
-                assert_eq!(pins, [cloned.pin.unwrap()], "of all attempts, in the end");
-                break;
-            }
-            Err(_) => assert_eq!(pins, [], "after operation {n}"),
-        }
-        (n, broken) = (n + 1, broken + 1);
-    }
-    assert!(broken > 5, "{broken}");
-}
-
-#[tokio::test]
 async fn a_backup_is_verified_and_becomes_an_app_after_its_manifest_has_gone() {
     let (mut world, clock) = world();
     let c = collection("c");
@@ -361,7 +273,7 @@ async fn an_examination_finds_what_is_missing_extra_or_damaged() {
     store.wait_for(world.truth.last()).await.unwrap();
     let seen = store.examine(true).await.unwrap();
     let mut found: Vec<_> = seen.findings.iter().map(|found| (found.kind, found.what.clone())).collect();
-    let attachment = |n: u8| ObjectPath::Attachment(app(), [n; 32]).to_path().to_string();
+    let attachment = |n: u8| ObjectPath::Attachment(app(), [n; 32], 0).to_path().to_string();
     for expected in [
         (FindingKind::Damaged, paths[0].to_string()),
         (FindingKind::Extra, stranger.to_string()),

@@ -7,7 +7,9 @@
     reason = "tests: what is not as expected ends them"
 )]
 
+mod attachments;
 mod chaos;
+mod clones;
 mod compaction;
 mod faults;
 mod feeds;
@@ -22,6 +24,7 @@ mod published;
 mod s3;
 mod s3_losses;
 mod shapes;
+mod stepped;
 mod store;
 mod tables;
 mod writers;

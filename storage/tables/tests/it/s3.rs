@@ -86,7 +86,7 @@ async fn a_large_object_is_uploaded_in_parts_and_read_by_ranges() {
 #[tokio::test]
 #[ignore = "needs the S3 server that `make unit` installs"]
 async fn an_attachment_is_fetched_by_a_signed_url_and_nothing_else_is() {
-    let attachment = |digest: u8| ObjectPath::Attachment(AppId::new("an-app").unwrap(), [digest; 32]).to_path();
+    let attachment = |digest: u8| ObjectPath::Attachment(AppId::new("an-app").unwrap(), [digest; 32], 0).to_path();
     let client = ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true)).unwrap();
     let fetch = async |url: &str, range: Option<&str>| {
         let mut request = HttpRequest::new(HttpRequestBody::from(Bytes::new()));
