@@ -86,7 +86,7 @@ impl Compactor {
             error = self.flush_for_ever() => Err(error),
             error = self.compact_for_ever() => Err(error),
             error = self.publish_for_ever() => Err(error),
-            error = self.collect_attachments_for_ever() => Err(error),
+            error = self.collect_seldom_for_ever() => Err(error),
         }
     }
 
@@ -185,16 +185,24 @@ impl Compactor {
         Ok(())
     }
 
-    async fn collect_attachments_for_ever(&self) -> CompactorError {
+    async fn collect_seldom_for_ever(&self) -> CompactorError {
         let mut pause = Pause::default();
         loop {
             tokio::time::sleep(self.settings.attachments_every).await;
-            match self.writer.collect_attachments().await.map_err(CompactorError::from) {
-                Ok(_) => pause.reset(),
-                Err(error) if error.is_retryable() => pause.after(&error, "attachments", &self.store).await,
+            match self.collect_seldom().await {
+                Ok(()) => pause.reset(),
+                Err(error) if error.is_retryable() => pause.after(&error, "collection", &self.store).await,
                 Err(error) => return error,
             }
         }
+    }
+
+    /// Garbage also where nothing is written any more: manifests and pins whose time has come since.
+    async fn collect_seldom(&self) -> Result<(), CompactorError> {
+        self.hold().await?;
+        self.writer.collect_garbage().await?;
+        self.writer.collect_attachments().await?;
+        Ok(())
     }
 
     /// Puts everything that was written into segments, and keeps that state under a name for some time.

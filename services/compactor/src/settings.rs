@@ -22,7 +22,7 @@ pub struct CompactorSettings {
     pub keep_tail_flushes: usize,
     /// Who needs more of the log than that, and the manifests from which it can be read.
     pub readers: Option<Arc<dyn Readers>>,
-    /// How often attachments are looked for that nothing refers to.
+    /// How often attachments are looked for that nothing refers to, and other garbage whatever is written.
     pub attachments_every: Duration,
     /// Flush once more at shutdown, so that the next start replays nothing.
     pub flush_at_shutdown: bool,

@@ -350,3 +350,24 @@ async fn a_backup_holds_what_was_written_before_it() {
         kept.scan(&world.flights, Scan::default()).try_fold(0, |sum, batch| async move { Ok(sum + batch.len()) });
     assert_eq!(count.await.unwrap(), 11);
 }
+
+#[tokio::test]
+async fn what_is_kept_for_a_time_goes_where_nothing_is_written_any_more() {
+    let mut world = World::new();
+    let time = Arc::new(ManualClock::new(1_700_000_000_000));
+    world.time = Some(Arc::clone(&time));
+    world.write(1).await;
+    let store = world.open().await;
+    let often = Duration::from_millis(1);
+    let never = Duration::from_secs(1 << 30);
+    let settings = CompactorSettings { attachments_every: often, tidy_after: never, ..CompactorSettings::default() };
+    let compactor = Compactor::open(Arc::clone(&store), world.log(), settings).await.unwrap();
+    compactor.back_up(PinName::new("monday").unwrap(), Duration::from_secs(60)).await.unwrap();
+    time.advance(61_000);
+    let pins = bigpeer_tables::paths::pins(&world.app);
+    let gone = until(async || world.objects.list(Some(&pins)).try_next().await.unwrap().is_none());
+    tokio::select! {
+        ended = compactor.run(std::future::pending()) => panic!("{ended:?}"),
+        () = gone => {}
+    }
+}
