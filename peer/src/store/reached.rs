@@ -55,6 +55,15 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// A page as of `lsn` comes: what is here of its documents is not ahead of that any more. A gateway that does not know how far
+    /// another one came may be behind it, and drop what was not there yet.
+    pub(crate) fn forget_reached_after(&mut self, id: SubscriptionId, lsn: Lsn) -> Result<(), PeerError> {
+        let mut delete =
+            self.tables.connection.prepare_cached("DELETE FROM reached WHERE subscription = ?1 AND lsn > ?2")?;
+        delete.execute(params![id.0.cast_signed(), lsn.to_bytes().as_slice()])?;
+        Ok(())
+    }
+
     /// The subscription is not ahead any more.
     pub(crate) fn forget_reached(&mut self, id: SubscriptionId) -> Result<(), PeerError> {
         let mut delete = self.tables.connection.prepare_cached("DELETE FROM reached WHERE subscription = ?1")?;

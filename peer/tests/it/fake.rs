@@ -73,6 +73,10 @@ struct Inner {
     paged: AtomicU64,
     /// Pages after which the connection is cut; 0 for never.
     cut_after_pages: AtomicU64,
+    /// Whether no connections are taken after that.
+    closes_then: AtomicBool,
+    /// Whether it knows `Subscribe.reached` and `Page.reached`; gateways of before did not.
+    knows_reached: AtomicBool,
     blobs: FakeBlobs,
 }
 
@@ -92,6 +96,8 @@ impl Fake {
             refreshed: Mutex::default(),
             paged: AtomicU64::new(0),
             cut_after_pages: AtomicU64::new(0),
+            closes_then: AtomicBool::new(false),
+            knows_reached: AtomicBool::new(true),
             blobs: FakeBlobs::default(),
         });
         tokio::spawn(accept(listener, Arc::clone(&inner)));
@@ -187,6 +193,23 @@ impl Fake {
     /// Cuts the connection after so many more pages, once.
     pub(crate) fn cut_after_pages(&self, pages: u64) {
         self.inner.cut_after_pages.store(pages, Ordering::SeqCst);
+    }
+
+    /// Cuts the connection after so many more pages, and takes none from then on.
+    pub(crate) fn close_after_pages(&self, pages: u64) {
+        self.inner.closes_then.store(true, Ordering::SeqCst);
+        self.cut_after_pages(pages);
+    }
+
+    /// Waits until it takes no connections.
+    pub(crate) async fn closed(&self) {
+        let mut open = self.inner.open.subscribe();
+        open.wait_for(|open| !open).await.expect("the server lives");
+    }
+
+    /// Answers from now on as a gateway that knows how far a broken resume came, or as one of before.
+    pub(crate) fn set_knows_reached(&self, knows: bool) {
+        self.inner.knows_reached.store(knows, Ordering::SeqCst);
     }
 
     /// The number of transactions in the log.
@@ -562,6 +585,9 @@ impl Session<'_> {
             if self.inner.cut_after_pages.load(Ordering::SeqCst) > 0
                 && self.inner.cut_after_pages.fetch_sub(1, Ordering::SeqCst) == 1
             {
+                if self.inner.closes_then.swap(false, Ordering::SeqCst) {
+                    self.inner.open.send_replace(false);
+                }
                 return Err(Over);
             }
         }
@@ -586,7 +612,8 @@ impl Session<'_> {
             snapshot: Some(snapshot.into()),
             ..pb::Page::default()
         };
-        let reached = if resume.is_some() { reached } else { &[] };
+        let knows_reached = self.inner.knows_reached.load(Ordering::SeqCst);
+        let reached = if resume.is_some() && knows_reached { reached } else { &[] };
         let (cursor, position) = resume.unwrap_or_default();
         let first_sync = cursor == 0 || !position.is_empty();
         let (mut caught, mut pages, mut next) = (page(), Vec::new(), page());
@@ -615,7 +642,7 @@ impl Session<'_> {
             } else if !is_new && lsn > since && matches {
                 caught.states.push(found());
                 if caught.states.len() == 2 {
-                    caught.reached = key;
+                    caught.reached = if knows_reached { key } else { bytes::Bytes::new() };
                     pages.push(std::mem::replace(&mut caught, page()));
                 }
             } else if !is_new && lsn > since {

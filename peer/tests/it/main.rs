@@ -9,6 +9,7 @@ mod crash;
 mod fake;
 mod fake_blobs;
 mod offline;
+mod older;
 mod sync;
 mod uploader;
 mod versions;

@@ -14,6 +14,7 @@ mod cold;
 mod devices;
 mod hostile;
 mod midway;
+mod older;
 mod permissions;
 mod push;
 mod quotas;
