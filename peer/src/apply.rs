@@ -7,9 +7,10 @@
 //! sync** or **resynchronization** says what is there by what it names; see `first_sync.rs`.
 
 mod first_sync;
+mod leaving;
+mod refused;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 
 use bigpeer_crdt::{DocId, Document};
 use bigpeer_dql::SelectPlan;
@@ -148,6 +149,10 @@ impl<'b, 'a> Batch<'b, 'a> {
         let subscriptions = self.session_ids(&page.subscriptions);
         self.newest = self.newest.max(Hlc::from_bits(page.clock));
         self.put_back(&subscriptions)?;
+        let snapshot = page.snapshot.map_or(Lsn::ZERO, Lsn::from);
+        for id in &subscriptions {
+            self.work.forget_reached_after(*id, snapshot)?;
+        }
         for state in &page.states {
             self.page_state(&collection, number, state)?;
             if self.leaving || !self.first_syncs.is_empty() {
@@ -158,7 +163,6 @@ impl<'b, 'a> Batch<'b, 'a> {
         if !page.states.is_empty() {
             self.work.touch(&collection);
         }
-        let snapshot = page.snapshot.map_or(Lsn::ZERO, Lsn::from);
         for left in &page.left {
             let named = self.session_ids(&left.subscriptions);
             let of_key = if named.is_empty() { &subscriptions } else { &named };
@@ -245,70 +249,6 @@ impl<'b, 'a> Batch<'b, 'a> {
         Ok(())
     }
 
-    fn left_document(&mut self, lsn: Lsn, left: &pb::LeftDocument) -> Result<(), PeerError> {
-        let (collection, number) = self.collection(&left.collection)?;
-        let subscriptions = self.session_ids(&left.subscriptions);
-        self.left(lsn, &collection, number, &left.id, &subscriptions)
-    }
-
-    /// As of `lsn` the document does not match `subscriptions` any more: it goes, unless another one matches it. With local
-    /// changes that come later it goes when those have come through.
-    fn left(
-        &mut self,
-        lsn: Lsn,
-        collection: &CollectionName,
-        number: i64,
-        key: &[u8],
-        subscriptions: &[SubscriptionId],
-    ) -> Result<(), PeerError> {
-        let Some(state) = self.work.tables().document(number, key)? else { return Ok(()) };
-        let (id, document) = (parse_id(key)?, decode(&state)?);
-        if self.is_vouched_for(collection, &id, &document, subscriptions)? {
-            return Ok(());
-        }
-        self.goes(lsn, collection, number, key)
-    }
-
-    /// The document goes; if there are local changes to it that come later, when those have come through.
-    fn goes(&mut self, lsn: Lsn, collection: &CollectionName, number: i64, key: &[u8]) -> Result<(), PeerError> {
-        if self.work.tables().has_changes_after(lsn, number, key)? {
-            self.leaving = true;
-            return self.work.mark_leaving(number, key);
-        }
-        self.work.touch(collection);
-        self.work.remove_document(number, key)
-    }
-
-    /// Whether a subscription matches the document that does not match `left` any more. What is here may be older than what
-    /// made it leave: then it still matches `left`, and only those that have caught up know better. The others are still
-    /// going to hear of it, and to be sent all of it if it matches them; two of them must not keep it for each other.
-    fn is_vouched_for(
-        &mut self,
-        collection: &CollectionName,
-        id: &DocId,
-        document: &Document,
-        left: &[SubscriptionId],
-    ) -> Result<bool, PeerError> {
-        let is_old = self.is_matched(collection, id, document, |one| left.contains(&one.id))?;
-        let status = &self.work.status.subscriptions;
-        let knowing: BTreeSet<SubscriptionId> =
-            status.iter().filter(|(_, status)| !is_old || status.caught_up).map(|(id, _)| *id).collect();
-        self.is_matched(collection, id, document, |other| !left.contains(&other.id) && knowing.contains(&other.id))
-    }
-
-    /// The server has named the document as one that matches these subscriptions: it is not to go.
-    fn stays(&mut self, number: i64, key: &[u8], subscriptions: &[SubscriptionId]) -> Result<(), PeerError> {
-        if self.leaving {
-            self.work.unmark_leaving(number, key)?;
-        }
-        for subscription in subscriptions {
-            if self.first_syncs.contains(subscription) {
-                self.work.name(*subscription, number, key)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Whether one of the subscriptions that `which` picks matches the document.
     fn is_matched(
         &mut self,
@@ -382,119 +322,6 @@ impl<'b, 'a> Batch<'b, 'a> {
         }
         self.let_go(through)?;
         self.work.forget_passed()
-    }
-
-    /// Documents that left and had later local changes go when those have come through without bringing them back.
-    fn let_go(&mut self, through: Lsn) -> Result<(), PeerError> {
-        if !self.leaving {
-            return Ok(());
-        }
-        for (collection, number, id) in self.work.tables().ready_to_leave(through)? {
-            self.work.remove_document(number, id.as_key())?;
-            self.work.unmark_leaving(number, id.as_key())?;
-            self.work.touch(&collection);
-        }
-        self.leaving = self.work.tables().any_leaving()?;
-        Ok(())
-    }
-
-    fn refused(&mut self, refused: pb::Refused) -> Result<(), PeerError> {
-        let Some(subscription) = self.ids.get(&refused.id).copied() else { return Ok(()) };
-        // What came through before was sent to it, too.
-        self.advance()?;
-        let code = refused.code();
-        if let Some(status) = self.work.status.subscriptions.get_mut(&subscription) {
-            status.refused = Some(refused.message.clone());
-            status.caught_up = false;
-        }
-        if code == pb::RefuseCode::RefuseForbidden {
-            self.forget_unreadable(subscription)?;
-        }
-        self.work.event(PeerEvent::SubscriptionRefused { subscription, reason: refused.message });
-        Ok(())
-    }
-
-    /// What the subscription brought may not be read any more: it goes, unless another one matches it.
-    fn forget_unreadable(&mut self, subscription: SubscriptionId) -> Result<(), PeerError> {
-        let Some(stored) = self.work.tables().subscription(subscription)? else { return Ok(()) };
-        if stored.cursor.is_none() && stored.page.is_none() {
-            return Ok(());
-        }
-        let (_, plan) = plan_of(stored, self.evaluation)?;
-        let Some(number) = self.work.tables().collection_number(plan.collection())? else { return Ok(()) };
-        let mut here = Vec::new();
-        self.work.tables().scan_documents(number, |key, state| {
-            let (id, document) = (parse_id(key)?, decode(state)?);
-            if plan.matches(&id, &document) {
-                here.push((id, document));
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        // Nothing is known to have changed, so others need not have caught up to know.
-        let status = self.work.status.subscriptions.iter();
-        let others: BTreeSet<SubscriptionId> =
-            status.filter(|(_, status)| status.refused.is_none()).map(|(id, _)| *id).collect();
-        for (id, document) in here {
-            if !self.is_matched(plan.collection(), &id, &document, |other| others.contains(&other.id))? {
-                self.goes(Lsn::ZERO, plan.collection(), number, id.as_key())?;
-            }
-        }
-        self.work.begin_first_sync(subscription)?;
-        self.first_syncs.insert(subscription);
-        self.plans = None;
-        Ok(())
-    }
-
-    fn rejected(&mut self, rejected: pb::Rejected) -> Result<(), PeerError> {
-        let documents = self.work.tables().documents_of(rejected.seq)?;
-        self.work.forget_rejected(rejected.seq)?;
-        let mut given: BTreeMap<(&str, &[u8]), Option<&[u8]>> = BTreeMap::new();
-        for restore in &rejected.restore {
-            given.insert((&restore.collection, &restore.id), restore.state.as_deref());
-        }
-        for (collection, number, id) in &documents {
-            let base = given.get(&(collection.as_str(), id.as_key())).copied().flatten();
-            let base = match base {
-                Some(state) => {
-                    self.check(id.as_key(), state)?;
-                    Some(decode(state)?)
-                }
-                None => None,
-            };
-            let is_visible = base.as_ref().is_some_and(Document::is_visible);
-            self.reset(Lsn::ZERO, collection, *number, id, base)?;
-            // What this state says of belonging here is newer than what was said before.
-            self.stays(*number, id.as_key(), &[])?;
-            if is_visible {
-                // If no subscription matches it, nobody would tell how it goes on: the write may have brought it here, or
-                // have kept it when it left.
-                self.left(Lsn::ZERO, collection, *number, id.as_key(), &[])?;
-            }
-        }
-        let code = rejected.code().as_str_name();
-        self.work.add_rejection((rejected.seq, code, &rejected.message), &documents)?;
-        if rejected.incomplete {
-            self.distrust(documents.iter().map(|(collection, _, _)| collection))?;
-        }
-        self.work.event(PeerEvent::WriteRejected {
-            seq: rejected.seq,
-            code: rejected.code().as_str_name().to_owned(),
-            message: rejected.message,
-            documents: documents.into_iter().map(|(collection, _, id)| (collection, id)).collect(),
-        });
-        Ok(())
-    }
-
-    /// Starts every subscription to these collections over.
-    fn distrust<'c>(&mut self, collections: impl Iterator<Item = &'c CollectionName>) -> Result<(), PeerError> {
-        let collections: BTreeSet<&CollectionName> = collections.collect();
-        let of_collection = self.plans()?.iter().filter(|(_, plan)| collections.contains(plan.collection()));
-        let subscriptions: Vec<SubscriptionId> = of_collection.map(|(subscription, _)| subscription.id).collect();
-        for subscription in subscriptions {
-            self.resync(subscription)?;
-            self.applied.start_over.insert(subscription);
-        }
-        Ok(())
     }
 
     fn collection(&mut self, name: &str) -> Result<(CollectionName, i64), PeerError> {

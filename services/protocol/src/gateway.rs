@@ -2,14 +2,18 @@
 //! of a catch-up), what is to be done comes out. Whatever a peer sends in whatever order, the answer is defined here:
 //! an effect, or a Close with a code.
 
+mod held;
 mod push;
+mod subscriptions;
+
+pub use subscriptions::SubscriptionPhase;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bigpeer_types::{Lsn, SiteId};
 
 use crate::frame::FrameError;
-use crate::limits::{MAX_HELD, MAX_HELLO_BYTES, MAX_REACHED, MAX_TOKEN_BYTES};
+use crate::limits::{MAX_HELLO_BYTES, MAX_TOKEN_BYTES};
 use crate::messages::pb::{self, CloseCode};
 
 /// What the gateway is to do.
@@ -55,17 +59,6 @@ pub struct Admission {
     pub permissions_json: String,
     /// Whether the gateway compresses.
     pub compress: bool,
-}
-
-/// Where a subscription stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubscriptionPhase {
-    /// The peer asked; neither opened nor refused yet.
-    Asked,
-    /// Documents are sent up to a snapshot.
-    CatchingUp,
-    /// Everything up to the last cursor was sent; changes follow as they happen.
-    Live(Lsn),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,12 +169,6 @@ impl GatewaySession {
     #[must_use]
     pub fn may_send_documents(&self) -> bool {
         self.phase == Phase::Open && self.credit > 0
-    }
-
-    /// Where the subscription stands, if it is open.
-    #[must_use]
-    pub fn subscription(&self, id: u32) -> Option<SubscriptionPhase> {
-        self.subscriptions.get(&id).copied()
     }
 
     /// Takes a message of the peer.
@@ -313,99 +300,6 @@ impl GatewaySession {
         effects
     }
 
-    fn subscribe(&mut self, subscribe: pb::Subscribe) -> Vec<GatewayEffect> {
-        if subscribe.id <= self.last_subscription {
-            return self.protocol_error("a subscription's id must be greater than those before it");
-        }
-        if subscribe.reached.len() > MAX_REACHED {
-            return self.protocol_error("a Subscribe says `reached` too often");
-        }
-        self.last_subscription = subscribe.id;
-        if self.subscriptions.len() as u64 >= u64::from(self.limits.max_subscriptions) {
-            let message = format!("at most {} subscriptions can be open", self.limits.max_subscriptions);
-            return vec![send(refusal(subscribe.id, pb::RefuseCode::RefuseLimit, message))];
-        }
-        self.subscriptions.insert(subscribe.id, SubscriptionPhase::Asked);
-        vec![GatewayEffect::Subscribe(subscribe)]
-    }
-
-    fn unsubscribe(&mut self, id: u32) -> Vec<GatewayEffect> {
-        if id > self.last_subscription {
-            return self.protocol_error("an Unsubscribe for an id that was never used");
-        }
-        // One that was refused meanwhile is gone already.
-        self.subscriptions.remove(&id).map(|_| GatewayEffect::Unsubscribe(id)).into_iter().collect()
-    }
-
-    /// The subscription is open, and catches up. Again, when its scope has changed: a [`Self::resync`] goes before.
-    pub fn subscribed(&mut self, id: u32, scope: u64) -> Vec<GatewayEffect> {
-        match self.subscriptions.get_mut(&id) {
-            Some(phase @ (SubscriptionPhase::Asked | SubscriptionPhase::CatchingUp)) => {
-                *phase = SubscriptionPhase::CatchingUp;
-                vec![send(pb::Subscribed { id, scope })]
-            }
-            Some(SubscriptionPhase::Live(_)) | None => Vec::new(),
-        }
-    }
-
-    /// The subscription cannot be opened, or has to end.
-    pub fn refused(&mut self, id: u32, code: pb::RefuseCode, message: String) -> Vec<GatewayEffect> {
-        self.subscriptions.remove(&id).map(|_| send(refusal(id, code, message))).into_iter().collect()
-    }
-
-    /// The subscriptions that still catch up have everything up to `lsn`.
-    pub fn caught_up(&mut self, ids: &[u32], lsn: Lsn) -> Vec<GatewayEffect> {
-        let mut subscriptions = Vec::new();
-        let others = self.subscriptions.values().any(|phase| matches!(phase, SubscriptionPhase::Live(_)));
-        for &id in ids {
-            if let Some(phase @ SubscriptionPhase::CatchingUp) = self.subscriptions.get_mut(&id) {
-                *phase = SubscriptionPhase::Live(lsn);
-                subscriptions.push(id);
-            }
-        }
-        if subscriptions.is_empty() {
-            return Vec::new();
-        }
-        // This is for these alone: live ones are still to be told.
-        if !others {
-            self.through = self.through.max(lsn);
-        }
-        vec![send(pb::CaughtUp { subscriptions, lsn: Some(lsn.into()) })]
-    }
-
-    /// The subscriptions cannot go on from their cursors: first syncs follow.
-    pub fn resync(&mut self, ids: &[u32]) -> Vec<GatewayEffect> {
-        let subscriptions: Vec<u32> = ids.iter().copied().filter(|id| self.subscriptions.contains_key(id)).collect();
-        for id in &subscriptions {
-            self.subscriptions.insert(*id, SubscriptionPhase::CatchingUp);
-        }
-        if subscriptions.is_empty() { Vec::new() } else { vec![send(pb::Resync { subscriptions })] }
-    }
-
-    /// All live subscriptions are put back to catching up from their cursor, which is answered.
-    pub fn put_back(&mut self) -> Vec<(u32, Lsn)> {
-        let through = self.through;
-        let mut back = Vec::new();
-        for (&id, phase) in &mut self.subscriptions {
-            if let SubscriptionPhase::Live(since) = *phase {
-                *phase = SubscriptionPhase::CatchingUp;
-                back.push((id, since.max(through)));
-            }
-        }
-        back
-    }
-
-    /// A Changes with this `through` is sent: the live subscriptions' cursor. Ignored when it would go back.
-    pub fn advanced(&mut self, through: Lsn) {
-        self.through = self.through.max(through);
-    }
-
-    /// The cursor of the live subscriptions.
-    #[must_use]
-    pub const fn through(&self) -> Lsn {
-        self.through
-    }
-
     /// A frame of documents with so many bytes is sent.
     pub fn spend(&mut self, bytes: usize) {
         self.credit = self.credit.saturating_sub_unsigned(bytes as u64);
@@ -422,40 +316,6 @@ impl GatewaySession {
             return self.limit(format!("the access token has more than {MAX_TOKEN_BYTES} bytes"));
         }
         vec![GatewayEffect::Renew(renew.access_token)]
-    }
-
-    /// Asks which documents of a collection the peer has; it answers with a [`GatewayEffect::Held`]. Only the newest
-    /// question counts. Nothing happens, and no answer comes, when the peer does not understand it.
-    pub fn ask_held(&mut self, collection: &str, salt: u64, at_most: usize) -> Vec<GatewayEffect> {
-        if self.phase != Phase::Open || !self.tells_held {
-            return Vec::new();
-        }
-        let at_most = at_most.min(MAX_HELD);
-        self.last_ask = self.last_ask.saturating_add(1);
-        self.asked = Some(at_most);
-        let collection = collection.to_owned();
-        let at_most = u32::try_from(at_most).unwrap_or(u32::MAX);
-        vec![send(pb::AskHeld { ask: self.last_ask, collection, salt, at_most })]
-    }
-
-    /// The answer to the last question is of no use any more.
-    pub fn withdraw_ask(&mut self) {
-        self.asked = None;
-    }
-
-    fn held(&mut self, held: pb::Held) -> Vec<GatewayEffect> {
-        if held.ask == 0 || held.ask > self.last_ask {
-            return self.protocol_error("a Held that nobody asked for");
-        }
-        let Some(at_most) = self.asked.filter(|_| held.ask == self.last_ask) else { return Vec::new() };
-        if held.fingerprints.len() > at_most {
-            return self.limit(format!("a Held has {} fingerprints, {at_most} are allowed", held.fingerprints.len()));
-        }
-        if !held.fingerprints.is_empty() && held.fingerprints.len() as u64 != u64::from(held.count) {
-            return self.protocol_error("Held.count is not the number of fingerprints");
-        }
-        self.asked = None;
-        vec![GatewayEffect::Held(held)]
     }
 
     /// Checks what must always hold.
@@ -493,10 +353,6 @@ impl GatewaySession {
 
 fn send(message: impl Into<pb::GatewayMessage>) -> GatewayEffect {
     GatewayEffect::Send(message.into())
-}
-
-fn refusal(id: u32, code: pb::RefuseCode, message: String) -> pb::Refused {
-    pb::Refused { id, code: code.into(), message }
 }
 
 #[cfg(test)]

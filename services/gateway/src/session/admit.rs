@@ -75,7 +75,7 @@ pub(super) async fn handshake(
             Some(Ok(Incoming::Ping(_) | Incoming::Pong)) => continue,
             Some(Err(violation)) => {
                 metrics::malformed_frame();
-                super::refused_frame(machine, violation)
+                super::messages::refused_frame(machine, violation)
             }
             Some(Ok(Incoming::Close)) | None => {
                 return Err(pb::Close::new(CloseCode::CloseDone, "the connection ended"));

@@ -8,12 +8,14 @@
 mod admit;
 mod catch_up;
 mod held;
+mod messages;
 mod outbox;
 mod pace;
 mod push;
 mod since;
 mod subscribe;
 mod taken_back;
+mod times;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -25,7 +27,7 @@ use std::task::{Context, Poll};
 
 use bigpeer_chassis::{Held, Meter, PeerCertificate, as_client};
 use bigpeer_protocol::pb::{self, CloseCode};
-use bigpeer_protocol::{FrameError, GatewayEffect, GatewaySession, decode_peer_frame, encode_frame};
+use bigpeer_protocol::{GatewaySession, encode_frame};
 use bigpeer_tables::TablesError;
 use bigpeer_types::{AppId, Lsn};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
@@ -42,6 +44,7 @@ use outbox::Outbox;
 use pace::Pace;
 use push::Pushes;
 use taken_back::TakenBack;
+use times::{Times, tick_period};
 use turn::Turn;
 
 /// How long the last message may take to leave.
@@ -89,19 +92,6 @@ struct Session {
     lagged_at: Option<Lsn>,
     /// Why the session ends; set once.
     ended: Option<pb::Close>,
-}
-
-/// What a session does when.
-#[derive(Clone, Copy, Debug)]
-struct Times {
-    /// The next look at what nobody tells.
-    tick: Instant,
-    /// When something came last.
-    heard: Instant,
-    /// When something left last, or nothing was to leave; and the bytes that had left, which are counted.
-    sent: (Instant, u64),
-    /// The process shuts down: the last outcomes are waited for until then.
-    drain_until: Option<Instant>,
 }
 
 /// Runs a session from the first frame to the last.
@@ -308,120 +298,6 @@ impl Session {
         }
     }
 
-    /// When the session has to look at the clock again.
-    fn wake_at(&mut self) -> Instant {
-        let goes_on = self.may_scan();
-        let others = [self.turn.note(goes_on), self.pace.not_before(), self.times.drain_until];
-        others.into_iter().flatten().fold(self.times.tick, Instant::min)
-    }
-
-    /// The time that was waited for has come.
-    fn time_has_come(&mut self, socket: &WebSocket) {
-        let now = Instant::now();
-        let is_over = |time: Option<Instant>| time.is_some_and(|time| time <= now);
-        if is_over(self.times.drain_until) {
-            self.ended.get_or_insert_with(|| going_away(self.queue.number()));
-        }
-        if is_over(self.pace.not_before()) {
-            self.pace.go_on();
-        }
-        let goes_on = self.may_scan();
-        if is_over(self.turn.note(goes_on)) {
-            self.turn_ends();
-        }
-        if self.times.tick <= now {
-            let settings = &self.gateway.context.settings;
-            self.times.tick = now + tick_period(settings.cursor_interval, settings.idle_timeout);
-            self.tick(socket, now);
-        }
-    }
-
-    /// A WebSocket message, or the end of them.
-    async fn frame(&mut self, frame: Option<Result<Incoming, Violation>>) {
-        let effects = match frame {
-            Some(Ok(Incoming::Message(bytes))) => {
-                metrics::received(bytes.len());
-                self.device.received(bytes.len());
-                let wait = self.meter.bytes_in(bytes.len() as u64);
-                match decode_peer_frame(bytes, self.machine.max_frame_bytes()) {
-                    Ok(framed) => {
-                        self.pace.spend(weight(&framed.message), framed.bytes, wait, Instant::now());
-                        self.machine.receive(framed.message)
-                    }
-                    Err(error) => {
-                        metrics::malformed_frame();
-                        self.machine.malformed(&error)
-                    }
-                }
-            }
-            Some(Ok(Incoming::Ping(payload))) => {
-                self.device.received(payload.len());
-                self.pace.spend(1, payload.len(), Duration::ZERO, Instant::now());
-                // The Pong leaves with the next flush.
-                return self.outbox.flush();
-            }
-            Some(Ok(Incoming::Pong)) => return self.pace.spend(1, 0, Duration::ZERO, Instant::now()),
-            Some(Err(violation)) => {
-                metrics::malformed_frame();
-                refused_frame(&mut self.machine, violation)
-            }
-            Some(Ok(Incoming::Close)) | None => {
-                self.machine.close(pb::Close::new(CloseCode::CloseDone, "the connection ended"))
-            }
-        };
-        self.perform(effects).await;
-    }
-
-    /// Carries out what a message of the peer asks for.
-    async fn perform(&mut self, effects: Vec<GatewayEffect>) {
-        for effect in effects {
-            match effect {
-                GatewayEffect::Append(transactions) => self.append(transactions).await,
-                GatewayEffect::Subscribe(subscribe) => self.subscribe(subscribe).await,
-                GatewayEffect::Unsubscribe(id) => self.unsubscribe(id),
-                GatewayEffect::Renew(token) => self.renew(token),
-                GatewayEffect::Held(held) => self.held(&held),
-                effect @ (GatewayEffect::Send(_)
-                | GatewayEffect::Close(_)
-                | GatewayEffect::Resume
-                | GatewayEffect::Admit(_)) => self.answer(vec![effect]),
-            }
-        }
-    }
-
-    /// Carries out effects that need nothing but the outbox.
-    fn answer(&mut self, effects: Vec<GatewayEffect>) {
-        for effect in effects {
-            match effect {
-                GatewayEffect::Send(message) => {
-                    let frame = encode_frame(&message, self.machine.compression()).message;
-                    match message.message {
-                        // What these say is true of what comes after what was sent before.
-                        Some(
-                            pb::FromGateway::CaughtUp(_)
-                            | pb::FromGateway::Resync(_)
-                            | pb::FromGateway::Subscribed(_)
-                            | pb::FromGateway::Refused(_)
-                            | pb::FromGateway::AskHeld(_),
-                        ) => self.outbox.answer_after_documents(frame),
-                        Some(_) | None => self.outbox.answer(frame),
-                    }
-                }
-                GatewayEffect::Close(close) => {
-                    self.ended.get_or_insert(close);
-                }
-                // Pages and live changes are made when there is credit; the Hello was taken before.
-                GatewayEffect::Resume | GatewayEffect::Admit(_) => {}
-                // Only answers to messages of the peer, which go through `perform`.
-                GatewayEffect::Append(_)
-                | GatewayEffect::Subscribe(_)
-                | GatewayEffect::Unsubscribe(_)
-                | GatewayEffect::Held(_)
-                | GatewayEffect::Renew(_) => {}
-            }
-        }
-    }
-
     fn end(&mut self, code: CloseCode, message: &str) {
         let effects = self.machine.close(pb::Close::new(code, message));
         self.answer(effects);
@@ -433,53 +309,10 @@ impl Session {
         self.end(CloseCode::CloseUnavailable, "documents cannot be read now");
     }
 
-    /// The catch-up cannot go on now. If others wait for their turn they get this one's.
-    fn turn_ends(&mut self) {
-        if self.gateway.turns.waiting() == 0 {
-            self.turn.note(true);
-            return;
-        }
-        if let Some(catching_up) = &mut self.catching_up {
-            catching_up.park();
-        }
-        self.turn.leave();
-    }
-
     fn gone(&mut self, result: std::io::Result<()>) {
         if result.is_err() {
             self.end(CloseCode::CloseDone, "the connection broke");
         }
-    }
-
-    fn tick(&mut self, socket: &WebSocket, now: Instant) {
-        let idle = self.gateway.context.settings.idle_timeout;
-        let silence = now.saturating_duration_since(self.times.heard);
-        if silence >= idle {
-            return self.end(CloseCode::CloseTimeout, "nothing was heard for too long");
-        }
-        let (waits, sent) = socket.progress();
-        if !waits || sent != self.times.sent.1 {
-            self.count_sent(socket);
-            self.times.sent.0 = now;
-        }
-        if now.saturating_duration_since(self.times.sent.0) >= idle {
-            return self.end(CloseCode::CloseTimeout, "nothing of what was sent was taken for too long");
-        }
-        if self.expires_at_ms != 0 && self.gateway.context.clock.now_ms() >= self.expires_at_ms {
-            return self.end(CloseCode::CloseTokenExpired, "the access token has expired");
-        }
-        if silence >= idle / 2 {
-            self.outbox.ping();
-        }
-        self.give_up_asking();
-        self.tell_cursor();
-    }
-
-    /// What has left since it was counted last.
-    fn count_sent(&mut self, socket: &WebSocket) {
-        let (_, sent) = socket.progress();
-        self.meter.bytes_out(sent.saturating_sub(self.times.sent.1));
-        self.times.sent.1 = sent;
     }
 
     /// Whether there is something that the peer has not been sent.
@@ -494,19 +327,6 @@ impl Session {
         self.app.hide(number);
         self.app.hub.detach_all(number);
         self.app.leave(&self.queue);
-    }
-}
-
-/// How often a session looks at what nobody tells.
-fn tick_period(cursor_interval: Duration, idle_timeout: Duration) -> Duration {
-    cursor_interval.min(idle_timeout / 4).max(Duration::from_millis(10))
-}
-
-/// The Close for bytes that are no message.
-fn refused_frame(machine: &mut GatewaySession, violation: Violation) -> Vec<GatewayEffect> {
-    match violation {
-        Violation::TooLarge { bytes, max } => machine.malformed(&FrameError::TooLarge { bytes, max }),
-        Violation::Frame(what) => machine.close(pb::Close::new(CloseCode::CloseProtocolError, what)),
     }
 }
 
@@ -538,18 +358,5 @@ fn poll_socket(
     match may_read {
         Some(max) => socket.poll_receive(cx, max).map(Event::Frame),
         None => Poll::Pending,
-    }
-}
-
-/// How many messages a message counts as: some cost more than others.
-const fn weight(message: &pb::FromPeer) -> u32 {
-    match message {
-        pb::FromPeer::Subscribe(_) | pb::FromPeer::Renew(_) => 20,
-        pb::FromPeer::Hello(_)
-        | pb::FromPeer::Push(_)
-        | pb::FromPeer::Unsubscribe(_)
-        | pb::FromPeer::Credit(_)
-        | pb::FromPeer::Held(_)
-        | pb::FromPeer::Close(_) => 1,
     }
 }
