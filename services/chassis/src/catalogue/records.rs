@@ -58,9 +58,9 @@ pub struct DeletedApp {
 
 /// An app that was being made, and that somebody gave up: it never will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GivenUpApp {
+pub(super) struct GivenUpApp {
     /// When that was, in milliseconds since the epoch.
-    pub given_up_ms: u64,
+    pub(super) given_up_ms: u64,
 }
 
 /// What a new API key is to be.
