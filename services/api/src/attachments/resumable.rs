@@ -129,7 +129,7 @@ impl Upload {
             came += bytes.len() as u64;
             if came > len { Err(bad(format!("the upload has {len} bytes, and more came"))) } else { Ok(()) }
         };
-        let mut pieces = Pieces::new(body, api.context.settings.attachments.read_timeout);
+        let mut pieces = Pieces::new(body);
         loop {
             let (piece, broken) = match pieces.next(&mut seen).await {
                 Piece::Full(piece) => (piece, None),
