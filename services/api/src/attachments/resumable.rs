@@ -122,7 +122,7 @@ impl Upload {
     }
 
     /// Appends a body at `offset`, where the upload stands. What has come before it breaks off is kept.
-    async fn receive(&mut self, api: &Api, offset: u64, body: super::pieces::Incoming) -> Result<u64, ApiError> {
+    async fn receive(&mut self, offset: u64, body: super::pieces::Incoming) -> Result<u64, ApiError> {
         let len = self.record.len;
         let (mut end, mut came) = (offset, offset);
         let mut seen = |bytes: &[u8]| {
@@ -238,7 +238,7 @@ pub(super) async fn append(
     let permit = turn(&api, &upload.caller).await?;
     let received = tokio::spawn(async move {
         let _permit = permit;
-        let end = upload.receive(&api, offset, body(request.into_body())).await?;
+        let end = upload.receive(offset, body(request.into_body())).await?;
         if end == upload.record.len {
             upload.complete().await?;
             api.context.catalogue.meter(&upload.caller.app).add_attachment_bytes(end);

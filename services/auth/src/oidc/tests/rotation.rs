@@ -7,7 +7,7 @@ use super::*;
 
 const CLIENTS: usize = 8;
 /// What clients do between two steps.
-const MORE: usize = 30;
+const MORE: usize = 10;
 
 /// Keys of the issuer, by their seeds.
 fn published(seeds: &[u8]) -> Value {
