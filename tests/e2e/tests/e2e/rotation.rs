@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bigpeer_e2e::{Server, binary, wait_until};
+use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::sync::RwLock;
 use tokio::task::JoinHandle;
@@ -72,8 +73,7 @@ impl Load {
 type Current = Arc<RwLock<String>>;
 
 /// Asks at a path; with a body it is a POST.
-async fn asked(url: &str, credential: &str, body: Option<Value>) -> Result<Value, String> {
-    let client = reqwest::Client::new();
+async fn asked(client: &Client, url: &str, credential: &str, body: Option<Value>) -> Result<Value, String> {
     let request = match body {
         Some(body) => client.post(url).json(&body),
         None => client.get(url),
@@ -103,18 +103,21 @@ async fn api_keys_and_admin_tokens_are_exchanged_under_load() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&dir.path().join("data")).await;
     let dev = server.credentials();
+    let client = Client::new();
     let execute = format!("{}/{}/api/v5/store/execute", server.url(), dev.app);
     let apps = format!("{}/admin/v1/apps", server.url());
     let key: Current = Arc::new(RwLock::new(dev.api_key.clone()));
     let admin: Current = Arc::new(RwLock::new(dev.admin_token.clone()));
     let load = {
         let (key, admin, execute, apps) = (Arc::clone(&key), Arc::clone(&admin), execute.clone(), apps.clone());
+        let client = client.clone();
         Load::start(move |number| {
             let (key, admin, execute, apps) = (Arc::clone(&key), Arc::clone(&admin), execute.clone(), apps.clone());
+            let client = client.clone();
             async move {
                 let insert = json!({"statement": "INSERT INTO cars DOCUMENTS (:d)", "args": {"d": {"n": number}}});
-                asked(&execute, &key.read().await, Some(insert)).await?;
-                asked(&apps, &admin.read().await, None).await.map(drop)
+                asked(&client, &execute, &key.read().await, Some(insert)).await?;
+                asked(&client, &apps, &admin.read().await, None).await.map(drop)
             }
         })
     };
@@ -128,21 +131,21 @@ async fn api_keys_and_admin_tokens_are_exchanged_under_load() {
         let made = put(&server, &token, &format!("{keys}/{name}"), json!({"permissions": all})).await;
         let before = std::mem::replace(&mut *key.write().await, made["key"].as_str().unwrap().to_owned());
         delete(&server, &token, &format!("{keys}/{old_key}")).await;
-        assert!(asked(&execute, &before, Some(json!({"statement": "SELECT * FROM cars"}))).await.is_err());
+        assert!(asked(&client, &execute, &before, Some(json!({"statement": "SELECT * FROM cars"}))).await.is_err());
         load.more().await;
         let path = format!("/admin/v1/admin-tokens/{name}");
         let made = put(&server, &token, &path, json!({"scope": "operator"})).await;
         let before = std::mem::replace(&mut *admin.write().await, made["token"].as_str().unwrap().to_owned());
         let token = admin.read().await.clone();
         delete(&server, &token, &format!("/admin/v1/admin-tokens/{old_admin}")).await;
-        assert!(asked(&apps, &before, None).await.is_err());
+        assert!(asked(&client, &apps, &before, None).await.is_err());
         (old_key, old_admin) = (name.clone(), name);
     }
     load.more().await;
     load.end().await;
     // What is there now was used, and lately.
     let token = admin.read().await.clone();
-    let left = asked(&format!("{}{keys}", server.url()), &token, None).await.unwrap();
+    let left = asked(&client, &format!("{}{keys}", server.url()), &token, None).await.unwrap();
     let names: Vec<&str> =
         left["api_keys"].as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["next-2"]);
@@ -172,14 +175,16 @@ async fn secrets_of_webhooks_are_exchanged_under_load() {
     let in_use: Current = Arc::default();
     let load = {
         let (url, app, key, in_use) = (server.url(), dev.app.clone(), dev.api_key.clone(), Arc::clone(&in_use));
+        let client = Client::new();
         Load::start(move |number| {
             let (url, app, key, in_use) = (url.clone(), app.clone(), key.clone(), Arc::clone(&in_use));
+            let client = client.clone();
             async move {
                 let _in_use = in_use.read().await;
                 let login = json!({"provider": "hook", "token": format!("user-{number}")});
-                asked(&format!("{url}/{app}/auth/login"), "", Some(login)).await?;
+                asked(&client, &format!("{url}/{app}/auth/login"), "", Some(login)).await?;
                 let insert = json!({"statement": "INSERT INTO cars DOCUMENTS (:d)", "args": {"d": {"n": number}}});
-                asked(&format!("{url}/{app}/api/v5/store/execute"), &key, Some(insert)).await.map(drop)
+                asked(&client, &format!("{url}/{app}/api/v5/store/execute"), &key, Some(insert)).await.map(drop)
             }
         })
     };
@@ -219,25 +224,27 @@ async fn the_master_key_is_changed_over_restarts_under_load() {
     let data = dir.path().join("data");
     let mut server = Server::start_with(&data, &[&flag]).await;
     let dev = server.credentials();
-    let base = format!("{}/{}", server.url(), dev.app);
+    let (client, base) = (Client::new(), format!("{}/{}", server.url(), dev.app));
     // Each has a login of its own, made under the first key, that goes on.
     let tokens: Arc<Mutex<Vec<String>>> = Arc::default();
     for _ in 0..CLIENTS {
-        let session = asked(&format!("{base}/auth/login"), &dev.api_key, Some(json!({}))).await.unwrap();
+        let session = asked(&client, &format!("{base}/auth/login"), &dev.api_key, Some(json!({}))).await.unwrap();
         tokens.lock().unwrap().push(session["refresh_token"].as_str().unwrap().to_owned());
     }
     let load = {
-        let (tokens, base) = (Arc::clone(&tokens), base.clone());
+        let (tokens, base, client) = (Arc::clone(&tokens), base.clone(), client.clone());
         Load::start(move |_| {
-            let (tokens, base) = (Arc::clone(&tokens), base.clone());
+            let (tokens, base, client) = (Arc::clone(&tokens), base.clone(), client.clone());
             async move {
                 let Some(token) = tokens.lock().unwrap().pop() else { return Err("no login".to_owned()) };
-                let session = until_it_is_there(&format!("{base}/auth/refresh"), &token, json!({})).await;
+                let session = until_it_is_there(&client, &format!("{base}/auth/refresh"), &token, json!({})).await;
                 // A login goes on, also after a failure: another client tries it.
                 let next = session.as_ref().ok().and_then(|session| session["refresh_token"].as_str());
                 tokens.lock().unwrap().push(next.unwrap_or(&token).to_owned());
                 let access = session?["access_token"].as_str().unwrap_or_default().to_owned();
-                until_it_is_there(&format!("{base}/sql"), &access, json!({"query": "SELECT 1"})).await.map(drop)
+                until_it_is_there(&client, &format!("{base}/sql"), &access, json!({"query": "SELECT 1"}))
+                    .await
+                    .map(drop)
             }
         })
     };
@@ -262,9 +269,9 @@ async fn the_master_key_is_changed_over_restarts_under_load() {
 }
 
 /// Asks until a server is there and says that it can: nothing else is asked again.
-async fn until_it_is_there(url: &str, credential: &str, body: Value) -> Result<Value, String> {
+async fn until_it_is_there(client: &Client, url: &str, credential: &str, body: Value) -> Result<Value, String> {
     let answered = wait_until("a server answers", 60, || {
-        let (client, body) = (reqwest::Client::new(), body.clone());
+        let body = body.clone();
         async move {
             let answer = client.post(url).bearer_auth(credential).json(&body).send().await.ok()?;
             let status = answer.status();
