@@ -87,6 +87,9 @@ bench-fairness: build $(PYTHON) ## how much an app that floods the server slows 
 bench-large: build $(PYTHON) ## queries and requests on 6.7 million flights, beside DuckDB
 	$(PYTHON) scripts/bench_large.py $(BENCH_ARGS)
 
+bench-logins: ## logins with a webhook, beside a bare client that asks the same webhook
+	$(CARGO) bench --locked -p bigpeer-auth --bench logins
+
 bench-s3: build $(PYTHON) ## what a bucket is asked for per million documents, and per first sync
 	$(PYTHON) scripts/bench_s3.py $(BENCH_ARGS)
 
@@ -176,4 +179,4 @@ $(PSQL):
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-.PHONY: help run build test unit sim-test sim e2e contract feed-kafka sql-clients test-terraform terraform-docs demo bench bench-fairness bench-feed bench-large bench-s3 differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean
+.PHONY: help run build test unit sim-test sim e2e contract feed-kafka sql-clients test-terraform terraform-docs demo bench bench-fairness bench-feed bench-large bench-logins bench-s3 differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean

@@ -183,6 +183,7 @@ def main():
     measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-crdt", "--bench", "joins"])
     measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-gateway", "--bench", "sessions"])
     measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-chassis", "--bench", "tokens"])
+    measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-auth", "--bench", "logins"])
     # The same work for automerge, loro and yrs: a workspace of its own, which the first run has to build.
     measure_lines(report, ["cargo", "run", "--quiet", "--release", "--locked"], ROOT / "tests" / "bench-crdt")
     measure_lines(report, ["cargo", "bench", "--quiet", "--locked", "-p", "bigpeer-compactor", "--bench", "levels"])

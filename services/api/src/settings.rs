@@ -54,8 +54,6 @@ pub struct AttachmentSettings {
     pub max_bytes: u64,
     /// How many are received at once; more are answered 429. Each takes about 10 MiB of memory.
     pub max_concurrent_uploads: usize,
-    /// How long an upload may say nothing before it is broken off.
-    pub read_timeout: Duration,
     /// How long after its beginning an upload that is not complete is kept.
     pub upload_ttl: Duration,
     /// Signs URLs for whoever asks to be redirected to object storage; none: all bytes go through this process.
@@ -69,7 +67,6 @@ impl Default for AttachmentSettings {
         Self {
             max_bytes: 5 << 30,
             max_concurrent_uploads: 32,
-            read_timeout: Duration::from_secs(30),
             upload_ttl: Duration::from_secs(24 * 3600),
             signer: None,
             signed_url_ttl: Duration::from_secs(300),

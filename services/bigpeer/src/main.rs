@@ -64,6 +64,8 @@ enum Command {
     Dql(shell::DqlArgs),
     /// SQL on the server: one query, a script, or a shell
     Sql(shell::SqlArgs),
+    /// Make an operator's first admin token, or another when all are lost
+    AdminToken(serve::admin_token::AdminTokenArgs),
     /// Make a certificate for local use
     DevCert(dev_cert::DevCertArgs),
     /// Change feeds: follow what changes, and send it to webhooks and Kafka
@@ -118,6 +120,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Peer(args) => peer::run(args).await,
         Command::Dql(args) => shell::dql(args).await,
         Command::Sql(args) => shell::sql(args).await,
+        Command::AdminToken(args) => serve::admin_token::run(args).await,
         Command::DevCert(args) => dev_cert::run(&args),
         Command::Feed(args) => feed::run(args).await,
     }

@@ -5,9 +5,10 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::{Body, HttpBody};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderValue, Method, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use bigpeer_types::limits::MAX_REQUEST_BYTES;
@@ -15,6 +16,7 @@ use bigpeer_types::{AppId, Clock, IdGenerator};
 use serde::de::DeserializeOwned;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::pace::{Noted, Paced, TooSlow};
 use crate::strict::Strict;
 use crate::traffic::counted;
 use crate::{ApiError, ClientAddr, ErrorCode, as_client, metrics};
@@ -32,7 +34,7 @@ pub fn current_request_id() -> Option<String> {
 }
 
 /// Puts around all routes what every request needs: its id (the client's `X-Request-Id` when it is sane), its log line, its
-/// metrics, the limit of bodies, JSON answers for unknown paths, wrong methods and panics.
+/// metrics, the limits of how large and how slow bodies are, JSON answers for unknown paths, wrong methods and panics.
 pub fn finish_router(router: Router, clock: Arc<dyn Clock>, ids: Arc<dyn IdGenerator>) -> Router {
     router
         .fallback(|uri: Uri| async move {
@@ -61,8 +63,19 @@ async fn around(request: Request, next: Next, clock: &dyn Clock, ids: &dyn IdGen
         request.extensions().get::<MatchedPath>().map_or("unmatched".to_owned(), |path| path.as_str().to_owned());
     let started = clock.monotonic();
     let from = request.extensions().get::<ClientAddr>().map(|from| from.0.ip());
+    let (version, uri, slow) = (request.version(), request.uri().clone(), Noted::default());
+    let request = paced(request, &slow);
     let answer = as_client(from, counted(request, |request| next.run(request)));
     let mut response = CURRENT.scope(id.clone(), answer).await;
+    if let Some(slow) = slow.get().filter(|_| !response.status().is_success()) {
+        // To whom the body merely broke off, it is said here why.
+        if response.status() != StatusCode::REQUEST_TIMEOUT {
+            response = CURRENT.sync_scope(id.clone(), || slow.refusal(&method, &uri).into_response());
+        }
+        if version < Version::HTTP_2 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
     let taken = clock.monotonic().saturating_sub(started);
     let status = response.status().as_u16();
     metrics::request(method.as_str(), &route, status, taken.as_secs_f64());
@@ -77,6 +90,14 @@ async fn around(request: Request, next: Next, clock: &dyn Clock, ids: &dyn IdGen
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
+}
+
+/// The request, whose body has to come on if there is one.
+fn paced(request: Request, slow: &Noted) -> Request {
+    if request.body().is_end_stream() {
+        return request;
+    }
+    request.map(|body| Body::new(Paced::noting(body, Noted::clone(slow))))
 }
 
 fn sane_id(headers: &HeaderMap) -> Option<String> {
@@ -115,10 +136,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 /// The whole body of a request.
 ///
 /// # Errors
-/// `too_large`, and `bad_request` when it ends early.
+/// `too_large`, `timeout` when it comes too slowly, and `bad_request` when it ends early.
 pub async fn body_bytes(request: Request) -> Result<bytes::Bytes, ApiError> {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     bytes::Bytes::from_request(request, &()).await.map_err(|rejection| {
-        if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+        if let Some(slow) = TooSlow::among_causes(&rejection) {
+            return slow.refusal(&method, &uri);
+        }
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let message = format!("the request's body is larger than {MAX_REQUEST_BYTES} bytes; send less at once");
             ApiError::new(ErrorCode::TooLarge, message)
         } else {
@@ -165,8 +190,7 @@ impl From<JsonRejection> for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::{Body, to_bytes};
-    use axum::http::StatusCode;
+    use axum::body::to_bytes;
     use axum::routing::{get, post};
     use bigpeer_types::{ManualClock, SeededIds};
     use tower::ServiceExt;

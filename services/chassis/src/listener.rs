@@ -1,14 +1,21 @@
-//! A listener whose connections are plain or TLS, and HTTP on it: who connects is known, how many and how slowly is limited.
+//! A listener whose connections are plain or TLS, and HTTP on it: who connects is known, how many and how slowly is limited: the
+//! head of a request and who reads an answer here, a request's body by [`crate::Paced`].
+
+mod reading;
+mod untaken;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{StatusCode, Version};
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -23,11 +30,14 @@ use tokio_util::task::TaskTracker;
 use crate::certificate::{ClientCertificate, PeerCertificate};
 use crate::tls::{Acceptor, Tls};
 use crate::{Shutdown, metrics};
+use reading::Reading;
+use untaken::Answers;
 
 /// Most connections of HTTP at once; further ones wait to be accepted. One that became a WebSocket counts no more: the gateway
 /// limits those.
 const MAX_CONNECTIONS: usize = 50_000;
-/// How long a client has for the head of a request, and how long a connection may wait for the next one.
+/// How long a client has for the head of a request, the first one's from when it connected, and how long a connection may wait for
+/// the next one.
 const HEAD: Duration = Duration::from_secs(60);
 /// How often a silent HTTP/2 client is asked whether it is still there, and how long it has to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
@@ -189,21 +199,49 @@ pub async fn serve_http(
 async fn connection(accepted: Accepted, router: Router, shutdown: Shutdown) {
     let Accepted { stream, from, place } = accepted;
     let certificate = stream.certificate();
+    let (begun, upgraded) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let stream = Reading::new(stream, Arc::clone(&upgraded));
     let answer = TowerToHyperService::new(router);
+    let (seen, answers) = (Arc::clone(&begun), Answers::default());
+    let watched = answers.clone();
     let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
+        seen.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(ClientAddr(from));
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
         }
-        let answered = answer.call(request);
-        async move { answered.await as Result<_, Infallible> }
+        let is_one_of_many = request.version() == Version::HTTP_2;
+        let (answered, upgraded, watched) = (answer.call(request), Arc::clone(&upgraded), watched.clone());
+        async move {
+            let Ok(answer) = answered.await as Result<Response, Infallible>;
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                upgraded.store(true, Ordering::Relaxed);
+            }
+            Ok::<_, Infallible>(if is_one_of_many { answer.map(|body| watched.watch(body)) } else { answer })
+        }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEPALIVE.0).keep_alive_timeout(KEEPALIVE.1);
     let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), answer));
+    // HTTP's own limits begin when it is known which one is spoken.
+    let silent = async {
+        tokio::time::sleep(HEAD).await;
+        if begun.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
+        () = silent => {
+            tracing::debug!(%from, "a connection was closed on which no request came");
+            return;
+        }
+        () = answers.one_is_not_taken() => {
+            metrics::slow_reader();
+            tracing::debug!(%from, "a connection was closed of which an answer was not taken");
+            return;
+        }
         () = shutdown.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await

@@ -82,6 +82,16 @@ pub(crate) fn guess(outcome: &'static str) {
     metrics::counter!("bigpeer_auth_guesses_total", "outcome" => outcome).increment(1);
 }
 
+/// A request's body came too slowly.
+pub(crate) fn slow_body() {
+    metrics::counter!("bigpeer_http_slow_bodies_total").increment(1);
+}
+
+/// A connection was ended whose client did not read its answer.
+pub(crate) fn slow_reader() {
+    metrics::counter!("bigpeer_http_slow_readers_total").increment(1);
+}
+
 /// Something was refused because of the quota of its app.
 pub(crate) fn over_quota(quota: &'static str) {
     metrics::counter!("bigpeer_quota_refusals_total", "quota" => quota).increment(1);

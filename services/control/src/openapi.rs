@@ -52,11 +52,12 @@ pub fn document(routes: &[Described]) -> Value {
 }
 
 /// What requests are refused with.
-const REFUSALS: [(u16, &str); 9] = [
+const REFUSALS: [(u16, &str); 10] = [
     (400, "The request cannot be understood."),
     (401, "No valid admin token."),
     (403, "The token is good, and may not do this."),
     (404, "It does not exist, or it is not the caller's."),
+    (408, "The body came too slowly, or did not come to its end."),
     (409, "What is there stands against it."),
     (413, "The body is too large."),
     (429, "Too many wrong tokens from this address; with Retry-After."),
@@ -66,7 +67,7 @@ const REFUSALS: [(u16, &str); 9] = [
 
 fn refuses(route: &Described, status: u16) -> bool {
     match status {
-        409 | 413 => route.method != "GET",
+        408 | 409 | 413 => route.method != "GET",
         500 => true,
         _ => route.asks != Asks::Nothing,
     }

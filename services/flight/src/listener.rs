@@ -1,5 +1,6 @@
 //! The listener: how many connections, and what each may send.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -7,18 +8,22 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use bigpeer_chassis::{Accepted, Acceptor, Shutdown, Stream as Bytes};
+use bigpeer_chassis::{Accepted, Acceptor, Paced, Shutdown, Stream as Bytes, TooSlow};
 use bigpeer_sql::SqlContext;
 use futures::{Stream, stream};
+use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
+use tonic::body::Body;
+use tonic::codegen::http;
 use tonic::metadata::MetadataValue;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
+use tower::util::MapRequestLayer;
 
 use crate::metrics;
 use crate::service::{CLIENT, FlightSql};
@@ -60,10 +65,20 @@ pub async fn serve(
         .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .layer(MapRequestLayer::new(paced))
         .add_service(service)
         .serve_with_incoming_shutdown(connections(listener, tls), shutdown.cancelled_owned())
         .await
         .map_err(io::Error::other)
+}
+
+/// The call, whose messages have to come on.
+fn paced(call: http::Request<Body>) -> http::Request<Body> {
+    let said = |error: Box<dyn Error + Send + Sync>| match error.downcast::<TooSlow>() {
+        Ok(slow) => Status::deadline_exceeded(format!("the call's messages came too slowly: {slow}; call again")),
+        Err(other) => Status::from_error(other),
+    };
+    call.map(|body| Body::new(Paced::new(body).map_err(said)))
 }
 
 /// Notes in a call's metadata where it comes from, in the place of whatever the client says there.

@@ -1,8 +1,6 @@
 //! A body, in pieces of the size in which object storage takes them. At most one piece is in memory.
 
-use std::time::Duration;
-
-use bigpeer_chassis::{ApiError, ErrorCode};
+use bigpeer_chassis::ApiError;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -18,8 +16,6 @@ pub(super) type Incoming = BoxStream<'static, Result<Bytes, String>>;
 /// Cuts a body into pieces.
 pub(super) struct Pieces {
     incoming: Incoming,
-    /// How long to wait for more.
-    patience: Duration,
     buffer: BytesMut,
     ended: bool,
 }
@@ -36,30 +32,26 @@ pub(super) enum Piece {
 }
 
 impl Pieces {
-    pub(super) fn new(incoming: Incoming, patience: Duration) -> Self {
-        Self { incoming, patience, buffer: BytesMut::new(), ended: false }
+    pub(super) fn new(incoming: Incoming) -> Self {
+        Self { incoming, buffer: BytesMut::new(), ended: false }
     }
 
     /// The next piece. `seen` is told of the bytes as they come.
     pub(super) async fn next(&mut self, mut seen: impl FnMut(&[u8]) -> Result<(), ApiError> + Send) -> Piece {
         while self.buffer.len() < PIECE_BYTES && !self.ended {
-            let broken = match tokio::time::timeout(self.patience, self.incoming.next()).await {
-                Ok(Some(Ok(bytes))) => match seen(&bytes) {
+            let broken = match self.incoming.next().await {
+                Some(Ok(bytes)) => match seen(&bytes) {
                     Ok(()) => {
                         self.buffer.extend_from_slice(&bytes);
                         continue;
                     }
                     Err(error) => error,
                 },
-                Ok(None) => {
+                None => {
                     self.ended = true;
                     continue;
                 }
-                Ok(Some(Err(error))) => bad(format!("the body broke off: {error}")),
-                Err(_) => {
-                    let message = format!("nothing more of the body came within {} s", self.patience.as_secs_f64());
-                    ApiError::new(ErrorCode::Timeout, message)
-                }
+                Some(Err(error)) => bad(format!("the body broke off: {error}")),
             };
             self.ended = true;
             return Piece::Broken(self.buffer.split().freeze(), broken);

@@ -127,7 +127,7 @@ async fn stage(
     let settings = &api.context.settings.attachments;
     let (mut hash, mut length) = (Sha256::new(), 0_u64);
     let (mut extents, mut offset) = (Vec::new(), 0_u64);
-    let mut pieces = Pieces::new(incoming, settings.read_timeout);
+    let mut pieces = Pieces::new(incoming);
     let mut seen = |bytes: &[u8]| {
         length += bytes.len() as u64;
         if length > settings.max_bytes {

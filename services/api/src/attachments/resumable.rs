@@ -122,14 +122,14 @@ impl Upload {
     }
 
     /// Appends a body at `offset`, where the upload stands. What has come before it breaks off is kept.
-    async fn receive(&mut self, api: &Api, offset: u64, body: super::pieces::Incoming) -> Result<u64, ApiError> {
+    async fn receive(&mut self, offset: u64, body: super::pieces::Incoming) -> Result<u64, ApiError> {
         let len = self.record.len;
         let (mut end, mut came) = (offset, offset);
         let mut seen = |bytes: &[u8]| {
             came += bytes.len() as u64;
             if came > len { Err(bad(format!("the upload has {len} bytes, and more came"))) } else { Ok(()) }
         };
-        let mut pieces = Pieces::new(body, api.context.settings.attachments.read_timeout);
+        let mut pieces = Pieces::new(body);
         loop {
             let (piece, broken) = match pieces.next(&mut seen).await {
                 Piece::Full(piece) => (piece, None),
@@ -238,7 +238,7 @@ pub(super) async fn append(
     let permit = turn(&api, &upload.caller).await?;
     let received = tokio::spawn(async move {
         let _permit = permit;
-        let end = upload.receive(&api, offset, body(request.into_body())).await?;
+        let end = upload.receive(offset, body(request.into_body())).await?;
         if end == upload.record.len {
             upload.complete().await?;
             api.context.catalogue.meter(&upload.caller.app).add_attachment_bytes(end);

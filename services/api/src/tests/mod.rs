@@ -11,16 +11,18 @@ mod system;
 mod transactions;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use bigpeer_chassis::{Access, ApiKeySpec, Name, Permissions, finish_router};
 use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, TransactionBuilder, Value as Crdt};
 use bigpeer_log::{AppendEntry, AppendOutcome, MemoryLog};
 use bigpeer_tables::{DocumentStore, TablesSettings};
 use bigpeer_types::{AppId, CollectionName, Hlc, HlcClock, RandomIds, SystemClock};
+use futures::{StreamExt, stream};
 use http_body_util::BodyExt;
 use object_store::memory::InMemory;
 use serde_json::{Value, json};
@@ -400,6 +402,25 @@ async fn a_statement_that_takes_too_long_is_answered_408() {
     let body = json!({"statement": "SELECT * FROM cars"}).to_string().into_bytes();
     let (status, _, json) = world.ask(&path, &world.key, Some("9999"), body).await;
     assert_eq!((status.as_u16(), json["error"]["code"].as_str()), (408, Some("timeout")));
+}
+
+#[tokio::test]
+async fn a_body_that_stops_is_answered_408_as_each_door_answers() {
+    let world = world(short()).await;
+    tokio::time::pause();
+    for (path, message) in
+        [("v5/store/execute", "/error/message"), ("v4/store/count", "/message"), ("v1/transaction", "/error/message")]
+    {
+        let begun = stream::iter([Ok::<_, Infallible>(Bytes::from("{\"statement\""))]).chain(stream::pending());
+        let request = Request::post(format!("/{}/api/{path}", world.app));
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {}", world.key));
+        let response = world.router.clone().oneshot(request.body(Body::from_stream(begun)).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        assert_eq!((parts.status.as_u16(), &parts.headers["connection"]), (408, &HeaderValue::from_static("close")));
+        let json: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
+        let said = json.pointer(message).and_then(Value::as_str).unwrap_or_else(|| panic!("{path}: {json}"));
+        assert!(said.contains("came too slowly") && said.contains(path), "{said}");
+    }
 }
 
 #[tokio::test]

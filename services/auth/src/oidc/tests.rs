@@ -1,5 +1,6 @@
 //! An issuer in this process, and tokens of it, of others, and of nobody.
 
+mod rotation;
 mod rsa;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -7,6 +7,7 @@
 //! # Crash safety
 //! The process keeps nothing that is not in the first two. It may be killed at any instant.
 
+pub(crate) mod admin_token;
 mod apps;
 mod columns;
 mod dev;
@@ -171,21 +172,12 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.follow(shutdown.clone()));
     }
-    let sql = sql::context(&parts, &args.sql, &args.data_dir)?;
-    let api = api(&parts, &args, &sql);
-    let expiry = tokio::spawn(bigpeer_api::expire_uploads(api.clone(), shutdown.clone()));
-    let changes = feeds::context(&parts, args.allow_private_receivers, args.log == LogChoice::Embedded);
-    let feeding = tokio::spawn(bigpeer_changefeed::run_feeds(changes.clone()));
-    let control = control(&parts, &changes);
-    let upkeep_of_control = tokio::spawn(bigpeer_control::upkeep(control.clone(), shutdown.clone()));
+    let Roles { router, sql, api, changes, control } = roles(&parts, &args)?;
+    let expiry = tokio::spawn(bigpeer_api::expire_uploads(api, shutdown.clone()));
+    let feeding = tokio::spawn(bigpeer_changefeed::run_feeds(changes));
+    let upkeep_of_control = tokio::spawn(bigpeer_control::upkeep(control, shutdown.clone()));
     let forgetting = tokio::spawn(bigpeer_auth::forget_logins(Arc::clone(&parts.catalogue), shutdown.clone()));
     let counting = tokio::spawn(usage::keep(Arc::clone(&parts.catalogue), Arc::clone(&parts.stores), shutdown.clone()));
-    let gateway =
-        GatewaySettings { require_certificate: args.require_client_certificates, ..GatewaySettings::default() };
-    let router =
-        router(&parts, api, sql.clone(), auth(&parts, &args), gateway).merge(bigpeer_changefeed::router(changes));
-    let router = router.merge(bigpeer_control::router(control));
-    let router = finish_router(router, Arc::clone(&parts.clock), Arc::clone(&parts.ids));
     welcome::print(&url, &args.data_dir, dev.as_ref())?;
     doors.print(tls.is_some())?;
     tracing::info!(%address, data_dir = %args.data_dir.display(), "serving");
@@ -295,6 +287,29 @@ fn control(parts: &Parts, changes: &ChangefeedContext) -> ControlContext {
     ControlContext { catalogue: Arc::clone(&parts.catalogue), process: Arc::new(process), others: Arc::new(others) }
 }
 
+/// Everything that answers over HTTP, and what works beside it.
+struct Roles {
+    router: Router,
+    sql: SqlContext,
+    api: ApiContext,
+    changes: ChangefeedContext,
+    control: ControlContext,
+}
+
+fn roles(parts: &Parts, args: &ServeArgs) -> Result<Roles, Failure> {
+    let sql = sql::context(parts, &args.sql, &args.data_dir)?;
+    let api = api(parts, args, &sql);
+    let changes = feeds::context(parts, args.allow_private_receivers, args.log == LogChoice::Embedded);
+    let control = control(parts, &changes);
+    let gateway =
+        GatewaySettings { require_certificate: args.require_client_certificates, ..GatewaySettings::default() };
+    let router = router(parts, api.clone(), sql.clone(), auth(parts, args), gateway)
+        .merge(bigpeer_changefeed::router(changes.clone()))
+        .merge(bigpeer_control::router(control.clone()));
+    let router = finish_router(router, Arc::clone(&parts.clock), Arc::clone(&parts.ids));
+    Ok(Roles { router, sql, api, changes, control })
+}
+
 fn router(parts: &Parts, api: ApiContext, sql: SqlContext, auth: AuthContext, gateway: GatewaySettings) -> Router {
     let log = Arc::clone(&parts.log);
     let stores: Arc<dyn Stores> = Arc::clone(&parts.stores) as _;
@@ -343,3 +358,6 @@ async fn serve(listener: TcpListener, tls: Option<&Tls>, router: Router, shutdow
 fn cannot_tls(error: &dyn std::fmt::Display) -> Failure {
     Failure::new(format!("TLS cannot be set up: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod admin_token;
 mod attachments;
 mod bad_input;
 mod certificates;
@@ -22,6 +23,7 @@ mod flights;
 mod keeping;
 mod kill;
 mod quotas;
+mod rotation;
 mod secrets;
 mod shell;
 mod tls;
