@@ -14,7 +14,8 @@ async fn meets(gateways: &[bool], first_sync: bool) {
     let dirs = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let (a, b) = (open(dirs.0.path()).await, open(dirs.1.path()).await);
     a.connect(server.settings()).await.expect("connects");
-    let car = |id: usize| format!("({{'_id': {id}, 'color': '{}'}})", if id % 8 == 0 { "blue" } else { "red" });
+    let car =
+        |id: usize| format!("({{'_id': {id}, 'color': '{}'}})", if id.is_multiple_of(8) { "blue" } else { "red" });
     let cars: Vec<String> = (0..40).map(car).collect();
     run(&a, &format!("INSERT INTO cars DOCUMENTS {}", cars.join(", "))).await;
     a.wait_pushed().await.expect("pushed");
@@ -65,6 +66,6 @@ async fn a_peer_beside_older_gateways_only_ends_with_what_the_server_has() {
 async fn a_peer_that_meets_older_and_newer_gateways_in_turn_ends_with_what_the_server_has() {
     for order in 0_u8..16 {
         let gateways: Vec<bool> = (0..4).map(|bit| order >> bit & 1 == 1).collect();
-        meets(&gateways, order.count_ones() % 2 == 0).await;
+        meets(&gateways, order.count_ones().is_multiple_of(2)).await;
     }
 }
