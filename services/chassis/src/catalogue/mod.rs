@@ -18,6 +18,7 @@ mod quota;
 mod records;
 mod sealing;
 mod signing;
+mod sites;
 mod tenancy;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ mod usage;
 mod uses;
 mod view;
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -57,6 +59,7 @@ use crate::guesses::Guesses;
 use crate::keyring::Keyring;
 use crate::meters::Meters;
 use crate::{ApiError, ErrorCode, Recent};
+use sites::SiteQueue;
 
 /// How often a change is tried again when others change the same.
 const ATTEMPTS: usize = 64;
@@ -175,6 +178,8 @@ pub struct Catalogue {
     uses: uses::Written,
     /// What is asked of the admin API.
     audit: Audit,
+    /// Who waits for sites.
+    sites: Recent<AppId, Arc<SiteQueue>>,
 }
 
 impl Catalogue {
@@ -219,6 +224,7 @@ impl Catalogue {
             meters: Meters::default(),
             uses: uses::Written::default(),
             audit: Audit::default(),
+            sites: Recent::default(),
         });
         let weak = Arc::downgrade(&catalogue);
         tokio::spawn(async move {
@@ -288,6 +294,21 @@ impl Catalogue {
         if !self.view().apps.contains_key(app) && self.get::<App>(&Key::App(app.clone())).await?.is_none() {
             return Err(CatalogueError::NotFound { what: "app", name: app.to_string() });
         }
+        let queue = self.sites.get(app).unwrap_or_else(|| {
+            let new = Arc::new(SiteQueue::default());
+            self.sites.add(app.clone(), Arc::clone(&new), sites::MAX_QUEUES);
+            new
+        });
+        let _waits = queue.wait();
+        let mut free = queue.free.lock().await;
+        if free.is_empty() {
+            *free = self.reserve_sites(app, queue.waiting()).await?;
+        }
+        free.next().map(SiteId::new).ok_or(CatalogueError::Busy)
+    }
+
+    /// Takes so many numbers of sites.
+    async fn reserve_sites(&self, app: &AppId, count: u64) -> Result<Range<u64>, CatalogueError> {
         let key = Key::Sites(app.clone());
         for _ in 0..ATTEMPTS {
             let old = self.log.metadata().get(&key.encode()).await?;
@@ -295,14 +316,14 @@ impl Catalogue {
                 Some(old) => records::decode::<Sites>(&key, &old.value)?.last,
                 None => 0,
             };
-            let next = last.checked_add(1).ok_or(CatalogueError::Busy)?;
+            let next = last.checked_add(count).filter(|next| *next < u64::MAX).ok_or(CatalogueError::Busy)?;
             let ops = vec![
                 MetaOp::Check { key: key.encode(), revision: old.map(|old| old.revision) },
                 MetaOp::Put { key: key.encode(), value: records::encode(&Sites { last: next })? },
             ];
             // After an unknown commit a number may be lost, which is nothing: the next one is free for sure.
             if self.commit(ops).await? {
-                return Ok(SiteId::new(next));
+                return Ok(last + 1..next + 1);
             }
             // It may have been deleted in between.
             if self.get::<App>(&Key::App(app.clone())).await?.is_none() {

@@ -255,3 +255,16 @@ async fn of_making_an_app_and_giving_it_up_at_once_one_has_its_way() {
         assert_eq!(catalogue.is_there(&id).await.unwrap(), made.is_ok());
     }
 }
+
+#[tokio::test]
+async fn many_who_ask_for_a_site_at_once_all_get_one_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = bigpeer_log::EmbeddedLog::open(dir.path(), bigpeer_log::EmbeddedSettings::default()).unwrap();
+    let catalogue = Catalogue::open(Arc::new(log), Arc::new(ManualClock::new(1)), Arc::new(RandomIds));
+    let catalogue = catalogue.await.unwrap();
+    catalogue.create_tenant(&"t".parse().unwrap()).await.unwrap();
+    let app = catalogue.create_app(&"t".parse().unwrap(), &"a".parse().unwrap()).await.unwrap().id;
+    let all = futures::future::join_all((0..500).map(|_| catalogue.allocate_site(&app))).await;
+    let all: BTreeSet<u64> = all.into_iter().map(|site| site.unwrap().get()).collect();
+    assert_eq!(all, (1..=500).collect());
+}
