@@ -93,6 +93,11 @@ bench-logins: ## logins with a webhook, beside a bare client that asks the same 
 bench-s3: build $(PYTHON) ## what a bucket is asked for per million documents, and per first sync
 	$(PYTHON) scripts/bench_s3.py $(BENCH_ARGS)
 
+doors: $(OPENSSL) ## rules at every door of the real server, 200 seeds; DOORS=17 one of them, DOORS=200..900 others
+	$(TESTS) --no-run
+	BIGPEER_BIN=$(abspath $(TARGET_DIR))/debug/bigpeer BIGPEER_DOORS_SEEDS=$(or $(DOORS),0..200) \
+	  $(TESTS) --test e2e every_door -- --nocapture
+
 differential: ## DQL from columns beside the evaluator, on 20,000 random cases
 	BIGPEER_DQL_CASES=20000 $(CARGO) test --release --locked -p bigpeer-sql --test it columns_answer_as_documents_do -- --nocapture
 
@@ -179,4 +184,4 @@ $(PSQL):
 $(TOOLS)/bin/cargo-deny:
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-.PHONY: help run build test unit sim-test sim e2e contract feed-kafka sql-clients test-terraform terraform-docs demo bench bench-fairness bench-feed bench-large bench-logins bench-s3 differential lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean
+.PHONY: help run build test unit sim-test sim e2e contract feed-kafka sql-clients test-terraform terraform-docs demo bench bench-fairness bench-feed bench-large bench-logins bench-s3 differential doors lint fmt deny fuzz check-fdb test-fdb bench-fdb ci clean

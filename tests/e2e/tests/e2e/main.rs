@@ -17,6 +17,7 @@ mod deleting;
 mod devices;
 mod docs;
 mod doors;
+mod every_door;
 mod feed_commands;
 mod feeds;
 mod flights;
