@@ -87,6 +87,7 @@ pub(crate) async fn check_table(snapshot: &Snapshot, name: &CollectionName, visi
                 _ if nested => String::new(),
                 Value::String(text) if !json => text.into(),
                 Value::Null => String::new(),
+                Value::Bytes(bytes) if !json => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
                 value => value.to_json().to_string(),
             };
             let number = match document.to_object().get("n") {
