@@ -60,7 +60,8 @@ impl Attachments {
         loop {
             let path = ObjectPath::Attachment(self.app.clone(), sha256, generation).to_path();
             if let Some(found) = self.head(&path).await? {
-                return Ok(Some(found));
+                // A store below a prefix answers with its own name of it.
+                return Ok(Some(ObjectMeta { location: path, ..found }));
             }
             if !self.is_condemned(sha256, generation).await? {
                 return Ok(None);

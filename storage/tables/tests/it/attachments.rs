@@ -167,3 +167,15 @@ async fn blobs_that_were_deleted_and_come_back_are_collected_again() {
         scene.clock.advance(3_601_000);
     }
 }
+
+#[tokio::test]
+async fn what_is_found_below_a_prefix_can_be_read() {
+    // As in a bucket that is shared with others.
+    let inner = object_store::memory::InMemory::new();
+    let objects: Arc<dyn object_store::ObjectStore> =
+        Arc::new(object_store::prefix::PrefixStore::new(inner, "somebody/here"));
+    let attachments = Attachments::new(app(), Arc::clone(&objects));
+    attachments.put(blob().sha256, Bytes::from_static(b"blob")).await.unwrap();
+    let found = attachments.find(blob().sha256).await.unwrap().unwrap();
+    assert_eq!(objects.get(&found.location).await.unwrap().bytes().await.unwrap(), "blob");
+}
