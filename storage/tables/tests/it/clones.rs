@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bigpeer_crdt::Value;
 use bigpeer_log::TransactionLog as _;
 use bigpeer_tables::paths::{self, ObjectPath};
 use bigpeer_tables::{Apps, DocumentStore, Extent, FindingKind, TablesError, Writer};
@@ -13,7 +12,8 @@ use bigpeer_types::{AppId, Lsn, ManualClock};
 use futures::TryStreamExt;
 
 use crate::faults::{Faulty, Mode};
-use crate::model::{Edit, World, app, check, collection, id, object};
+use crate::keeping::{flush, put_ten};
+use crate::model::{Edit, World, app, check, collection, id};
 use crate::stepped::Stepped;
 
 const DAY_MS: u64 = 86_400_000;
@@ -113,17 +113,6 @@ fn settle(world: &mut World) -> Arc<ManualClock> {
     world.settings.keep_manifests = 1;
     world.settings.orphan_age = Duration::ZERO;
     clock
-}
-
-async fn flush(world: &World, store: &DocumentStore, writer: &Writer) {
-    store.wait_for(world.truth.last()).await.unwrap();
-    writer.flush().await.unwrap();
-}
-
-async fn put_ten(world: &mut World, from: i64) {
-    for n in from..from + 10 {
-        world.put(&collection("c"), n, object([("n", Value::Int(n)), ("text", Value::from("some text"))])).await;
-    }
 }
 
 fn named(name: impl std::fmt::Display) -> AppId {

@@ -24,12 +24,12 @@ fn world() -> (World, Arc<ManualClock>) {
     (world, clock)
 }
 
-async fn flush(world: &World, store: &DocumentStore, writer: &Writer) {
+pub(crate) async fn flush(world: &World, store: &DocumentStore, writer: &Writer) {
     store.wait_for(world.truth.last()).await.unwrap();
     writer.flush().await.unwrap();
 }
 
-async fn put_ten(world: &mut World, from: i64) {
+pub(crate) async fn put_ten(world: &mut World, from: i64) {
     for n in from..from + 10 {
         world.put(&collection("c"), n, object([("n", Value::Int(n)), ("text", Value::from("some text"))])).await;
     }

@@ -70,7 +70,7 @@ impl Receiver {
 }
 
 /// Reads one request's body.
-async fn request(stream: &mut BufReader<TcpStream>) -> Option<Value> {
+pub(crate) async fn request(stream: &mut BufReader<TcpStream>) -> Option<Value> {
     let (mut length, mut line) = (0, String::new());
     loop {
         line.clear();

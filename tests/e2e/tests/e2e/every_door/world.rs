@@ -5,7 +5,7 @@ use std::time::Duration;
 use bigpeer_e2e::{Server, free_port, wait_until};
 use reqwest::{Client, Method};
 use serde_json::{Value as Json, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 pub(super) struct World {
@@ -190,22 +190,7 @@ fn session(answer: &Json) -> (u64, String) {
 /// The provider's webhook: answers one login with what stands in its token.
 async fn vouch(stream: TcpStream) -> Option<()> {
     let mut stream = BufReader::new(stream);
-    let (mut length, mut line) = (0, String::new());
-    loop {
-        line.clear();
-        if stream.read_line(&mut line).await.ok()? == 0 {
-            return None;
-        }
-        if line.trim().is_empty() {
-            break;
-        }
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().ok()?;
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.ok()?;
-    let body: Json = serde_json::from_slice(&body).ok()?;
+    let body = crate::feeds::request(&mut stream).await?;
     let vouched = body["token"].as_str()?;
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", vouched.len());
     stream.write_all(head.as_bytes()).await.ok()?;
