@@ -2,11 +2,11 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bigpeer_chassis::{ApiError, ErrorCode, Json, bearer};
+use bigpeer_chassis::{ApiError, ErrorCode, Json, bearer, body_bytes};
 use serde::Deserialize;
 
 use crate::Format;
@@ -45,15 +45,12 @@ struct SqlParameters {
     as_of: Option<u64>,
 }
 
-async fn post_sql(
-    State(context): State<SqlContext>,
-    Path(app): Path<String>,
-    headers: HeaderMap,
-    body: Result<Json<SqlRequest>, ApiError>,
-) -> Response {
+async fn post_sql(State(context): State<SqlContext>, Path(app): Path<String>, request: Request) -> Response {
     let answer = async {
+        let headers = request.headers().clone();
+        // Who asks comes first: nothing is read for whoever may not.
         let user = user(&context, &app, &headers)?;
-        let Json(request) = body?;
+        let Json(request) = Json::parse(&body_bytes(request).await?)?;
         answer(&context, &user, request, &headers).await
     };
     answer.await.unwrap_or_else(IntoResponse::into_response)

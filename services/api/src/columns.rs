@@ -32,7 +32,7 @@ pub trait ColumnScans: Send + Sync {
 }
 
 /// What answers from columns, where it pays, and all that it would find is committed.
-fn of<'s>(session: Session<'s>, view: &View, collection: &CollectionName) -> Option<&'s Arc<dyn ColumnScans>> {
+fn of<'s>(session: Session<'s>, view: &View<'_>, collection: &CollectionName) -> Option<&'s Arc<dyn ColumnScans>> {
     let context = &session.api.context;
     let large = view.snapshot().segment_rows(collection) >= context.settings.columns_from_rows;
     context.columns.as_ref().filter(|_| large && !view.has_written(collection))
@@ -41,7 +41,7 @@ fn of<'s>(session: Session<'s>, view: &View, collection: &CollectionName) -> Opt
 /// The documents that a statement with `wanted` can mean, where columns say which.
 pub(crate) async fn documents(
     session: Session<'_>,
-    view: &mut View,
+    view: &mut View<'_>,
     collection: &CollectionName,
     wanted: Option<ByColumns<'_>>,
 ) -> Result<Option<Vec<DocId>>, ApiError> {
@@ -57,7 +57,7 @@ pub(crate) async fn documents(
 /// What columns say to `plan`, where asking them pays and all that it would find is for the caller and committed.
 pub(crate) async fn find(
     session: Session<'_>,
-    view: &mut View,
+    view: &mut View<'_>,
     plan: &SelectPlan,
     readable: &Allowed,
 ) -> Result<Option<Found>, ApiError> {

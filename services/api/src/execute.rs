@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::active::Running;
 use crate::body::{self, Format};
+use crate::cores::Cores;
 use crate::envelope::{Answer, QueryRequest, QueryResponse, QueryType, failure, refused};
 use crate::transaction::{Failed, Isolation, Session};
 use crate::{Api, metrics};
@@ -188,6 +189,7 @@ pub(crate) struct Caller {
     permissions: Arc<Permissions>,
     wait_for: Option<u64>,
     now_ms: u64,
+    cores: Cores,
 }
 
 /// A statement's turn: there is room for it, and what it must see is visible.
@@ -203,7 +205,7 @@ impl Turn {
     }
 
     pub(crate) fn session<'s>(&'s self, api: &'s Api, caller: &'s Caller) -> Session<'s> {
-        Session { api, app: &caller.app, store: &self.store, permissions: &caller.permissions }
+        Session { api, app: &caller.app, store: &self.store, permissions: &caller.permissions, cores: &caller.cores }
     }
 }
 
@@ -213,10 +215,11 @@ impl Caller {
         let principal = api.context.catalogue.authenticate(&app, Door::Data, headers)?;
         api.context.catalogue.admit(&app, &principal)?;
         Ok(Self {
-            app,
             permissions: principal.permissions(),
             wait_for: transaction_id(headers)?,
             now_ms: api.context.clock.now_ms(),
+            cores: Cores::new(api.cores.clone(), app.clone()),
+            app,
         })
     }
 

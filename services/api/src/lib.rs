@@ -14,6 +14,7 @@ mod active;
 mod attachments;
 mod body;
 mod columns;
+mod cores;
 mod envelope;
 mod execute;
 mod legacy;
@@ -83,6 +84,8 @@ struct Api {
     writers: Writers,
     /// Room for statements.
     turns: Turns,
+    /// Who of them computes.
+    cores: Turns,
     statements: Statements,
     rules: CompiledRules,
     active: ActiveRequests,
@@ -99,12 +102,14 @@ pub fn router(context: ApiContext) -> Router {
         waiting: settings.max_waiting_statements,
         patience: settings.turn_wait,
     });
+    let cores = cores::turns(settings.cores, settings.statement_timeout);
     let running = settings.attachments.max_concurrent_uploads;
     let uploads = Turns::new(TurnLimits { running, waiting: 0, patience: Duration::ZERO });
     let api = Api {
         context,
         writers,
         turns,
+        cores,
         statements: Statements::default(),
         rules: CompiledRules::default(),
         active: ActiveRequests::default(),

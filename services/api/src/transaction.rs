@@ -11,10 +11,11 @@ use bigpeer_tables::DocumentStore;
 use bigpeer_types::{AppId, CollectionName, HlcClock};
 
 use crate::Api;
+use crate::cores::Cores;
 use crate::envelope::{Answer, refused};
 use crate::read::failed;
 use crate::rules::Allowed;
-use crate::sequencer::{Outcome, Writer};
+use crate::sequencer::{Outcome, Submission, Writer};
 use crate::view::View;
 use crate::{columns, system};
 
@@ -28,6 +29,7 @@ pub(crate) struct Session<'a> {
     pub(crate) app: &'a AppId,
     pub(crate) store: &'a DocumentStore,
     pub(crate) permissions: &'a Permissions,
+    pub(crate) cores: &'a Cores,
 }
 
 /// What a transaction came to.
@@ -37,6 +39,13 @@ pub(crate) struct Committed {
     pub(crate) transaction_id: u64,
     /// One for each statement.
     pub(crate) answers: Vec<Answer>,
+}
+
+/// What statements came to, before it is committed.
+struct Made {
+    answers: Vec<Answer>,
+    /// None: nothing would change.
+    submission: Option<Submission>,
 }
 
 /// A statement that failed, and which.
@@ -76,18 +85,14 @@ impl Session<'_> {
             Isolation::Serializable => settings.max_transaction_attempts,
         };
         for _ in 0..attempts {
-            let mut view = View::new(self.store.snapshot());
+            let mut view = View::new(self.store.snapshot(), self.cores);
             view.recording = writes && matches!(isolation, Isolation::Serializable);
-            let mut answers = Vec::with_capacity(plans.len());
-            for (at, plan) in plans.iter().enumerate() {
-                let last = at + 1 == plans.len();
-                let answer = self.statement(&mut view, plan.clone(), writer.as_ref(), last).await;
-                answers.push(answer.map_err(|error| Failed { statement: Some(at), error })?);
-            }
-            let (Some(writer), false) = (&writer, view.is_clean()) else {
+            let made = self.cores.run(self.statements(&mut view, plans, writer.as_ref())).await?;
+            let Made { answers, submission } = made;
+            let (Some(writer), Some(submission)) = (&writer, submission) else {
                 return Ok(committed(view.snapshot().lsn().version, answers));
             };
-            let seen_at = match writer.submit(view.submission()?).await? {
+            let seen_at = match writer.submit(submission).await? {
                 Outcome::Applied(lsn) => {
                     // Durable already: a store that cannot follow is no reason to say that the write failed.
                     if let Err(error) = self.store.wait_for(lsn).await {
@@ -109,16 +114,36 @@ impl Session<'_> {
         Err(ApiError::new(ErrorCode::Conflict, message).retry_after(1).into())
     }
 
+    /// Runs the statements on a view.
+    async fn statements(
+        self,
+        view: &mut View<'_>,
+        plans: &[Plan],
+        writer: Option<&Arc<Writer>>,
+    ) -> Result<Made, Failed> {
+        let mut answers = Vec::with_capacity(plans.len());
+        for (at, plan) in plans.iter().enumerate() {
+            let last = at + 1 == plans.len();
+            let answer = self.statement(view, plan.clone(), writer, last).await;
+            answers.push(answer.map_err(|error| Failed { statement: Some(at), error })?);
+        }
+        let submission = if view.is_clean() { None } else { Some(view.submission()?) };
+        Ok(Made { answers, submission })
+    }
+
     /// The documents that `plan` means, in its order, and the transaction id of the snapshot.
     pub(crate) async fn documents(self, plan: DeletePlan) -> Result<(Vec<(DocId, Arc<Document>)>, u64), ApiError> {
         let readable = self.readable(plan.collection())?;
         let (collection, conditions) = (plan.collection().clone(), plan.conditions());
-        let mut view = View::new(self.store.snapshot());
-        let ids = match plan.ids() {
-            None => columns::documents(self, &mut view, &collection, plan.by_columns()).await?,
-            ids => ids,
+        let mut view = View::new(self.store.snapshot(), self.cores);
+        let find = async {
+            let ids = match plan.ids() {
+                None => columns::documents(self, &mut view, &collection, plan.by_columns()).await?,
+                ids => ids,
+            };
+            view.feed(plan.run(), Wanted { collection, ids, conditions }, &readable).await
         };
-        let run = view.feed(plan.run(), Wanted { collection, ids, conditions }, &readable).await?;
+        let run = self.cores.run(find).await?;
         Ok((run.documents().collect(), view.snapshot().lsn().version))
     }
 
@@ -132,7 +157,7 @@ impl Session<'_> {
 
     async fn statement(
         self,
-        view: &mut View,
+        view: &mut View<'_>,
         plan: Plan,
         writer: Option<&Arc<Writer>>,
         last: bool,
@@ -179,7 +204,7 @@ impl Session<'_> {
         Allowed::compile(&self.permissions.read, collection, "read", &self.api.rules).map(Arc::new)
     }
 
-    async fn select(self, view: &mut View, plan: Plan) -> Result<Answer, ApiError> {
+    async fn select(self, view: &mut View<'_>, plan: Plan) -> Result<Answer, ApiError> {
         match plan {
             Plan::Select(plan) => Ok(Answer { items: self.rows(view, plan).await?, ..Answer::default() }),
             Plan::Insert(_) | Plan::Update(_) | Plan::Delete(_) | Plan::Evict(_) | Plan::Explain(_) => {
@@ -189,7 +214,7 @@ impl Session<'_> {
     }
 
     /// The rows of a SELECT.
-    async fn rows(self, view: &mut View, plan: SelectPlan) -> Result<Vec<bigpeer_crdt::Value>, ApiError> {
+    async fn rows(self, view: &mut View<'_>, plan: SelectPlan) -> Result<Vec<bigpeer_crdt::Value>, ApiError> {
         let mut wanted =
             Some(Wanted { collection: plan.collection().clone(), ids: plan.ids(), conditions: plan.conditions() });
         if !system::is_virtual(plan.collection()) {
@@ -198,7 +223,7 @@ impl Session<'_> {
                 Some(Found::Documents(ids)) => {
                     wanted = wanted.map(|wanted| Wanted { ids: Some(ids), ..wanted });
                 }
-                Some(found) => return off_thread(false, move || plan.rows_of(found)).await,
+                Some(found) => return self.compute(false, move || plan.rows_of(found)).await,
                 None => {}
             }
         }
@@ -222,11 +247,11 @@ impl Session<'_> {
             }
             wanted = run.next_wanted().map_err(|error| refused(&error))?;
         }
-        off_thread(few, move || run.finish()).await
+        self.compute(few, move || run.finish()).await
     }
 
     /// Makes the deltas.
-    async fn mutation(self, view: &mut View, plan: Plan, writer: &Arc<Writer>) -> Result<Mutation, ApiError> {
+    async fn mutation(self, view: &mut View<'_>, plan: Plan, writer: &Arc<Writer>) -> Result<Mutation, ApiError> {
         match plan {
             Plan::Insert(plan) => {
                 let plan = self.filled(view, plan).await?;
@@ -235,7 +260,7 @@ impl Session<'_> {
                 let few = is_few(Some(&ids));
                 let existing: BTreeMap<DocId, Arc<Document>> =
                     ids.into_iter().zip(found).filter_map(|(id, found)| Some((id, found?))).collect();
-                with_clock(few, writer, move |clock| plan.apply(&|id| existing.get(id).cloned(), clock)).await
+                self.with_clock(few, writer, move |clock| plan.apply(&|id| existing.get(id).cloned(), clock)).await
             }
             Plan::Update(plan) => {
                 let readable = self.readable(plan.collection())?;
@@ -246,7 +271,7 @@ impl Session<'_> {
                 };
                 let few = is_few(ids.as_deref());
                 let run = view.feed(plan.run(), Wanted { collection, ids, conditions }, &readable).await?;
-                with_clock(few, writer, move |clock| run.finish(clock)).await
+                self.with_clock(few, writer, move |clock| run.finish(clock)).await
             }
             Plan::Delete(plan) => {
                 let readable = self.readable(plan.collection())?;
@@ -257,14 +282,37 @@ impl Session<'_> {
                 };
                 let few = is_few(ids.as_deref());
                 let run = view.feed(plan.run(), Wanted { collection, ids, conditions }, &readable).await?;
-                with_clock(few, writer, move |clock| run.finish(clock)).await
+                self.with_clock(few, writer, move |clock| run.finish(clock)).await
             }
             Plan::Select(_) | Plan::Evict(_) | Plan::Explain(_) => Err(ApiError::internal(&"not a mutation")),
         }
     }
 
+    /// Does `work` here, or on a thread that may block.
+    async fn compute<T, F>(self, here: bool, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, DqlError> + Send + 'static,
+    {
+        let done = if here { work() } else { self.cores.block(work).await? };
+        done.map_err(|error| refused(&error))
+    }
+
+    /// Makes stamps with the writer's clock.
+    async fn with_clock<F>(self, here: bool, writer: &Arc<Writer>, make: F) -> Result<Mutation, ApiError>
+    where
+        F: FnOnce(&mut HlcClock) -> Result<Mutation, DqlError> + Send + 'static,
+    {
+        let writer = Arc::clone(writer);
+        let make = move || {
+            let mut clock = writer.clock.lock().unwrap_or_else(PoisonError::into_inner);
+            make(&mut clock)
+        };
+        self.compute(here, make).await
+    }
+
     /// An INSERT with the rows of its SELECT; what those depend on is checked at the append.
-    async fn filled(self, view: &mut View, plan: InsertPlan) -> Result<InsertPlan, ApiError> {
+    async fn filled(self, view: &mut View<'_>, plan: InsertPlan) -> Result<InsertPlan, ApiError> {
         let Some(source) = plan.source().cloned() else { return Ok(plan) };
         let recording = std::mem::replace(&mut view.recording, true);
         let rows = self.rows(view, source).await;
@@ -284,35 +332,8 @@ fn is_few(ids: Option<&[DocId]>) -> bool {
     ids.is_some_and(|ids| ids.len() <= FEW)
 }
 
-/// Does `work` here, or on a thread that may block.
-async fn off_thread<T, F>(here: bool, work: F) -> Result<T, ApiError>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T, DqlError> + Send + 'static,
-{
-    let done = if here {
-        work()
-    } else {
-        tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(&error))?
-    };
-    done.map_err(|error| refused(&error))
-}
-
-/// Makes stamps with the writer's clock.
-async fn with_clock<F>(here: bool, writer: &Arc<Writer>, make: F) -> Result<Mutation, ApiError>
-where
-    F: FnOnce(&mut HlcClock) -> Result<Mutation, DqlError> + Send + 'static,
-{
-    let writer = Arc::clone(writer);
-    off_thread(here, move || {
-        let mut clock = writer.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        make(&mut clock)
-    })
-    .await
-}
-
 /// Every changed document must be the caller's to write, as it was and as it becomes.
-async fn check_rights(mutation: &Mutation, view: &mut View, writable: &Allowed) -> Result<(), ApiError> {
+async fn check_rights(mutation: &Mutation, view: &mut View<'_>, writable: &Allowed) -> Result<(), ApiError> {
     if matches!(writable, Allowed::Everything) {
         return Ok(());
     }

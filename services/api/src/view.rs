@@ -16,6 +16,7 @@ use bigpeer_tables::{Scan, ScannedDocument, Snapshot};
 use bigpeer_types::{CollectionName, Lsn};
 use futures::StreamExt;
 
+use crate::cores::Cores;
 use crate::envelope::refused;
 use crate::read::{Run, failed};
 use crate::rules::Allowed;
@@ -29,7 +30,8 @@ type Documents = BTreeMap<DocId, Arc<Document>>;
 
 /// A snapshot with a transaction's own writes.
 #[derive(Debug)]
-pub(crate) struct View {
+pub(crate) struct View<'a> {
+    cores: &'a Cores,
     snapshot: Snapshot,
     /// The documents that the transaction wrote, as they are with it.
     written: BTreeMap<CollectionName, Documents>,
@@ -43,9 +45,10 @@ pub(crate) struct View {
     pub(crate) recording: bool,
 }
 
-impl View {
-    pub(crate) fn new(snapshot: Snapshot) -> Self {
+impl<'a> View<'a> {
+    pub(crate) fn new(snapshot: Snapshot, cores: &'a Cores) -> Self {
         Self {
+            cores,
             snapshot,
             written: BTreeMap::new(),
             deltas: BTreeMap::new(),
@@ -131,8 +134,7 @@ impl View {
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(|error| failed(&error))?;
             let readable = Arc::clone(readable);
-            let pushed = tokio::task::spawn_blocking(move || push_batch(run, &batch, own, &readable)).await;
-            let (back, rest, flow) = pushed.map_err(|error| ApiError::internal(&error))??;
+            let (back, rest, flow) = self.cores.block(move || push_batch(run, &batch, own, &readable)).await??;
             (run, own) = (back, rest);
             if flow == Flow::Enough {
                 return Ok(run);

@@ -73,7 +73,7 @@ impl World {
             }
         }
         let checks = (tokens.len() as u64 * rounds) as f64;
-        println!("{what} {:.3} us", started.elapsed().as_secs_f64() * 1e6 / checks);
+        println!("{what}\t{:.3}\tµs", started.elapsed().as_secs_f64() * 1e6 / checks);
     }
 }
 
@@ -89,5 +89,5 @@ async fn main() {
     }
     let started = Instant::now();
     let tokens = world.tokens(true).await;
-    println!("logins {:.0} 1/s", tokens.len() as f64 / started.elapsed().as_secs_f64());
+    println!("logins\t{:.0}\t1/s", tokens.len() as f64 / started.elapsed().as_secs_f64());
 }

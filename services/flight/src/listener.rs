@@ -156,9 +156,11 @@ impl AsyncWrite for Connection {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use futures::StreamExt;
+    use futures::{StreamExt, TryStreamExt};
+    use http_body_util::{BodyStream, Full, StreamBody};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tonic::Code;
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_says_nothing_is_let_go() {
@@ -171,5 +173,17 @@ mod tests {
         let error = connection.read(&mut [0; 8]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(heard.elapsed() >= SILENCE, "counted from what was heard last");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_whose_messages_do_not_come_on_is_ended() {
+        let begun = BodyStream::new(Full::new(bytes::Bytes::from_static(b"begun")));
+        let begun = TryStreamExt::map_err(begun, |never| -> Status { match never {} });
+        let messages = StreamExt::chain(begun, stream::pending());
+        let mut call = paced(http::Request::new(Body::new(StreamBody::new(messages)))).into_body();
+        assert_eq!(call.frame().await.unwrap().unwrap().into_data().unwrap(), "begun");
+        let ended = call.frame().await.unwrap().unwrap_err();
+        assert_eq!(ended.code(), Code::DeadlineExceeded);
+        assert!(ended.message().contains("after 5 bytes there was nothing more for 30 seconds"), "{ended}");
     }
 }

@@ -1,5 +1,8 @@
 //! What is refused: other apps, other keys, everything that is not a query; and what the refusal tells.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use bigpeer_chassis::Permissions;
@@ -179,4 +182,21 @@ async fn malformed_requests_are_told_so() {
     let mut request = world.request(&json!({"query": "SELECT 1"}));
     request.headers_mut().insert("x-ditto-txn-id", "soon".parse().unwrap());
     assert_eq!(world.send(request).await.status(), 400);
+}
+
+#[tokio::test]
+async fn nothing_is_read_of_whoever_may_not_ask() {
+    let world = World::new().await;
+    let was_read = Arc::new(AtomicBool::new(false));
+    let reading = Arc::clone(&was_read);
+    let body = futures::stream::once(async move {
+        reading.store(true, Ordering::Relaxed);
+        Ok::<_, std::io::Error>(bytes::Bytes::from_static(b"{\"query\": \"SELECT 1\"}"))
+    });
+    let request = Request::post(format!("/{}/sql", world.app))
+        .header("authorization", "Bearer nobodys")
+        .body(Body::from_stream(body))
+        .unwrap();
+    assert_eq!(world.send(request).await.status(), 401);
+    assert!(!was_read.load(Ordering::Relaxed));
 }

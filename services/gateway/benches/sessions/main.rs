@@ -218,10 +218,9 @@ async fn pushes(peers: usize) {
     say("pushes_of_log", part, "ratio", &format!("target ≥ 0.6: {}", met(part >= 0.6)));
 }
 
-/// A million small documents to a peer that only decodes.
+/// A million small documents, from segments, to a peer that only decodes. The first of the rounds finds the store as it was opened.
 async fn first_sync(documents: usize) {
-    let server = Server::start().await;
-    server.fill(documents).await;
+    let server = Server::with_segments(documents).await;
     let mut clients = server.peers();
     for round in 0..3 {
         let begun = Instant::now();

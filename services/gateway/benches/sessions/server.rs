@@ -70,6 +70,11 @@ pub(crate) struct Author {
 }
 
 impl Author {
+    fn new(site: u64) -> Self {
+        let site = SiteId::new(site);
+        Self { site, clock: HlcClock::new(site, Hlc::ZERO, Arc::new(SystemClock)) }
+    }
+
     fn delta(&mut self, fields: &[(&str, Value)]) -> Document {
         let nothing = Document::new();
         let mut editor = Editor::new(&nothing, &mut self.clock);
@@ -92,8 +97,38 @@ fn collection(name: &str) -> CollectionName {
     CollectionName::new(name).unwrap()
 }
 
+async fn append(log: &EmbeddedLog, app: &AppId, (site, seq): (SiteId, u64), payload: Bytes) {
+    let entry = AppendEntry { site, seq, writes: Vec::new(), unchanged: Vec::new(), payload };
+    log.append(app, vec![entry]).await.unwrap();
+}
+
+/// So many small documents, in one sorted run.
+async fn fill(app: &AppId, log: &EmbeddedLog, store: &Arc<DocumentStore>, documents: usize) {
+    let mut author = Author::new(1);
+    let writer = store.writer().await.unwrap();
+    for (chunk, seq) in (0..documents).step_by(1000).zip(1..) {
+        let mut transaction = TransactionBuilder::new();
+        for number in chunk..(chunk + 1000).min(documents) {
+            let delta =
+                author.delta(&[("n", Value::Int(number as i64)), ("name", text(&format!("document {number}")))]);
+            transaction.change(&collection("small"), &id(&format!("{number:08}")), &delta);
+        }
+        append(log, app, (author.site, seq), transaction.finish().unwrap()).await;
+        if seq % 250 == 0 || chunk + 1000 >= documents {
+            store.wait_for(log.head(app).await.unwrap()).await.unwrap();
+            writer.flush().await.unwrap();
+        }
+    }
+    writer.compact(&collection("small"), bigpeer_tables::Extent::Full).await.unwrap();
+}
+
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::with_segments(0).await
+    }
+
+    /// One whose store finds so many documents of `small` in segments when it is opened, and nothing in memory.
+    pub(crate) async fn with_segments(documents: usize) -> Self {
         let root = std::env::var_os("BIGPEER_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into);
         let dir = tempfile::tempdir_in(root).unwrap();
         let log = Arc::new(EmbeddedLog::open(&dir.path().join("log"), EmbeddedSettings::default()).unwrap());
@@ -103,9 +138,17 @@ impl Server {
         let app = catalogue.create_app(&"t".parse().unwrap(), &"a".parse().unwrap()).await.unwrap().id;
         let spec = ApiKeySpec { permissions: Permissions::all(), expires_at_ms: None, ..Default::default() };
         catalogue.put_api_key(&app, &"all".parse().unwrap(), spec).await.unwrap();
-        let objects = Arc::new(LocalObjects::open(&dir.path().join("objects")).unwrap());
-        let settings = TablesSettings::default();
-        let store = DocumentStore::open(app.clone(), objects, Arc::clone(&log) as _, settings).await.unwrap();
+        let open = async || {
+            let objects = Arc::new(LocalObjects::open(&dir.path().join("objects")).unwrap());
+            let settings = TablesSettings::default();
+            DocumentStore::open(app.clone(), objects, Arc::clone(&log) as _, settings).await.unwrap()
+        };
+        if documents > 0 {
+            fill(&app, &log, &open().await, documents).await;
+        }
+        let store = open().await;
+        let (in_segments, in_memory) = (store.snapshot().segment_rows(&collection("small")), store.overlay_bytes());
+        assert_eq!((in_segments, in_memory), (documents as u64, 0), "all of them in segments");
         let shutdown = Shutdown::new();
         let context = GatewayContext {
             catalogue: Arc::clone(&catalogue),
@@ -125,13 +168,11 @@ impl Server {
     }
 
     pub(crate) fn author(&self, site: u64) -> Author {
-        let site = SiteId::new(site);
-        Author { site, clock: HlcClock::new(site, Hlc::ZERO, Arc::new(SystemClock)) }
+        Author::new(site)
     }
 
     async fn log(&self, site: SiteId, seq: u64, payload: Bytes) -> u64 {
-        let entry = AppendEntry { site, seq, writes: Vec::new(), unchanged: Vec::new(), payload };
-        self.log.append(&self.app, vec![entry]).await.unwrap();
+        append(&self.log, &self.app, (site, seq), payload).await;
         now_ns()
     }
 
@@ -164,27 +205,6 @@ impl Server {
         self.log(author.site, seq, transaction.finish().unwrap()).await;
         let head = self.log.head(&self.app).await.unwrap();
         self.store.wait_for(head).await.unwrap();
-    }
-
-    /// So many small documents, in segments.
-    pub(crate) async fn fill(&self, documents: usize) {
-        let mut author = self.author(1);
-        let writer = self.store.writer().await.unwrap();
-        for (chunk, seq) in (0..documents).step_by(1000).zip(1..) {
-            let mut transaction = TransactionBuilder::new();
-            for number in chunk..(chunk + 1000).min(documents) {
-                let delta =
-                    author.delta(&[("n", Value::Int(number as i64)), ("name", text(&format!("document {number}")))]);
-                transaction.change(&collection("small"), &id(&format!("{number:08}")), &delta);
-            }
-            self.log(author.site, seq, transaction.finish().unwrap()).await;
-            if seq % 250 == 0 || chunk + 1000 >= documents {
-                let head = self.log.head(&self.app).await.unwrap();
-                self.store.wait_for(head).await.unwrap();
-                writer.flush().await.unwrap();
-            }
-        }
-        writer.compact(&collection("small"), bigpeer_tables::Extent::Full).await.unwrap();
     }
 
     /// Appends of so many appenders that each wait for their own: appends a second, and the p50 in ms.

@@ -113,9 +113,19 @@ impl LocalDisk {
 /// The name of the file that is locked. It holds the process id of who locked it last.
 const LOCK_FILE: &str = "LOCK";
 
+/// The lock, until this is dropped. Closing the file would not do: a process that is just being started has it open, too.
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // What cannot be unlocked is when the last who has it open closes it.
+        let _still_locked = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 impl Disk for LocalDisk {
     fn lock(&self) -> io::Result<Box<dyn Any + Send>> {
-        let mut file =
+        let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.0.join(LOCK_FILE))?;
         if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             if error != rustix::io::Errno::WOULDBLOCK {
@@ -125,10 +135,11 @@ impl Disk for LocalDisk {
             file.take(32).read_to_string(&mut holder)?;
             return Err(io::Error::new(io::ErrorKind::WouldBlock, holder.trim().to_owned()));
         }
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())?;
-        Ok(Box::new(file))
+        let mut locked = Locked(file);
+        locked.0.set_len(0)?;
+        locked.0.rewind()?;
+        writeln!(locked.0, "{}", std::process::id())?;
+        Ok(Box::new(locked))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

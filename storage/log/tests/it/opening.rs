@@ -1,5 +1,9 @@
 //! Who may open a log, and what they are told.
 
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bigpeer_log::embedded::disk::{Disk, LocalDisk};
 use bigpeer_log::{AppendEntry, AppendError, EmbeddedLog, EmbeddedSettings, OpenError, TransactionLog};
 use bigpeer_types::{AppId, Lsn, SiteId};
 
@@ -26,6 +30,27 @@ async fn a_second_one_is_refused_with_the_holders_process() {
     drop(again);
     drop(log);
     EmbeddedLog::open(dir.path(), settings()).unwrap();
+}
+
+/// A process that is just being started has, for a moment, everything open that this one has.
+#[test]
+fn the_lock_is_free_when_it_is_given_back_also_while_processes_are_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = LocalDisk::new(dir.path()).unwrap();
+    let done = AtomicBool::new(false);
+    let taken = std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    assert!(Command::new("true").status().unwrap().success());
+                }
+            });
+        }
+        let taken = (0..2000).take_while(|_| disk.lock().is_ok()).count();
+        done.store(true, Ordering::Relaxed);
+        taken
+    });
+    assert_eq!(taken, 2000);
 }
 
 #[tokio::test]
