@@ -16,8 +16,11 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig};
+use futures::{StreamExt, stream};
+use tokio::runtime::Handle;
 
 use crate::budget::ScanBudget;
 use crate::catalog::{Names, Scope, SnapshotCache, SnapshotTables};
@@ -45,6 +48,8 @@ pub(crate) struct Engine {
     snapshots: Arc<SnapshotCache>,
     /// What a query may use that no key asks.
     share: Share,
+    /// Where queries run.
+    threads: Handle,
 }
 
 /// What one query may use, and whether it wanted more.
@@ -78,6 +83,7 @@ pub(crate) struct Text {
 pub(crate) struct Planned {
     plan: Arc<dyn ExecutionPlan>,
     task: Arc<TaskContext>,
+    threads: Handle,
     /// The result's columns, with the metadata that the physical plan may have lost.
     pub(crate) schema: SchemaRef,
     /// The transaction up to which the answer is true.
@@ -95,7 +101,7 @@ pub struct Described {
 }
 
 impl Engine {
-    pub(crate) fn new(settings: &SqlSettings) -> Result<Self> {
+    pub(crate) fn new(settings: &SqlSettings, threads: Handle) -> Result<Self> {
         let registry = Arc::new(NoStores::default());
         let runtime = RuntimeEnvBuilder::new()
             .with_disk_manager_builder(disk(settings.spill.as_ref())?)
@@ -109,6 +115,7 @@ impl Engine {
             memory: Arc::new(GreedyMemoryPool::new(settings.memory_bytes)),
             snapshots: Arc::default(),
             share: Share::new(settings, KeyLimits::default()),
+            threads,
         })
     }
 
@@ -157,7 +164,7 @@ impl Engine {
         let runtime = RuntimeEnv { memory_pool: Arc::clone(&limits.pool) as _, ..self.runtime.clone() };
         let task = Arc::new(TaskContext::from(state).with_runtime(Arc::new(runtime)));
         let schema = if schema.fields().len() == plan.schema().fields().len() { schema } else { plan.schema() };
-        Ok(Planned { plan, task, schema, lsn, limits: limits.clone() })
+        Ok(Planned { plan, task, threads: self.threads.clone(), schema, lsn, limits: limits.clone() })
     }
 
     /// The table of a collection.
@@ -226,9 +233,21 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Planned {
-    /// Starts the query. It stops when the stream is dropped.
+    /// Starts the query. It stops when the stream is dropped. Its parts run on the engine's threads, the last of them where it is
+    /// read.
     pub(crate) fn run(self) -> Result<SendableRecordBatchStream, DataFusionError> {
-        execute_stream(self.plan, self.task)
+        let threads = self.threads;
+        // Operators start their tasks when they are started, or when they are first asked for rows.
+        let mut batches = {
+            let _there = threads.enter();
+            execute_stream(self.plan, self.task)?
+        };
+        let schema = batches.schema();
+        let stream = stream::poll_fn(move |context| {
+            let _there = threads.enter();
+            batches.poll_next_unpin(context)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
     }
 }
 
@@ -255,7 +274,7 @@ where
     F: Future<Output = T>,
 {
     let (mut answer, result) = tokio::sync::oneshot::channel();
-    let runtime = tokio::runtime::Handle::current();
+    let runtime = Handle::current();
     let run = move || {
         let result = runtime.block_on(async {
             tokio::select! {

@@ -7,6 +7,7 @@ use bigpeer_chassis::{Access, Account, ApiError, Catalogue, ErrorCode, KeyLimits
 use bigpeer_tables::{DocumentStore, Stores};
 use bigpeer_types::AppId;
 use datafusion::error::DataFusionError;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::SqlSettings;
@@ -82,7 +83,8 @@ pub struct SqlContext {
 }
 
 impl SqlContext {
-    /// SQL over the apps of `stores`, for the keys and tokens of `catalogue`.
+    /// SQL over the apps of `stores`, for the keys and tokens of `catalogue`. Queries run on `threads`, which are not those that
+    /// answer whoever asks for little.
     ///
     /// # Errors
     /// When DataFusion cannot be set up, or the directory for what does not fit into memory.
@@ -90,8 +92,9 @@ impl SqlContext {
         stores: Arc<dyn Stores>,
         catalogue: Arc<Catalogue>,
         settings: SqlSettings,
+        threads: Handle,
     ) -> Result<Self, DataFusionError> {
-        let engine = Arc::new(Engine::new(&settings)?);
+        let engine = Arc::new(Engine::new(&settings, threads)?);
         let turns = Arc::new(Turns::new(&settings, Arc::clone(catalogue.clock())));
         Ok(Self { stores, catalogue, settings, engine, turns, system: SystemCollections::default() })
     }

@@ -48,6 +48,7 @@ impl Memory {
             clock: Arc::clone(&clock) as _,
             ids: Arc::clone(&ids) as _,
             columns: None,
+            threads: tokio::runtime::Handle::current(),
             system: Default::default(),
             settings: ApiSettings::default(),
         };

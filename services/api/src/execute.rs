@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::active::Running;
 use crate::body::{self, Format};
-use crate::cores::Cores;
+use crate::computing::Computing;
 use crate::envelope::{Answer, QueryRequest, QueryResponse, QueryType, failure, refused};
 use crate::transaction::{Failed, Isolation, Session};
 use crate::{Api, metrics};
@@ -189,7 +189,7 @@ pub(crate) struct Caller {
     permissions: Arc<Permissions>,
     wait_for: Option<u64>,
     now_ms: u64,
-    cores: Cores,
+    computing: Computing,
 }
 
 /// A statement's turn: there is room for it, and what it must see is visible.
@@ -205,7 +205,13 @@ impl Turn {
     }
 
     pub(crate) fn session<'s>(&'s self, api: &'s Api, caller: &'s Caller) -> Session<'s> {
-        Session { api, app: &caller.app, store: &self.store, permissions: &caller.permissions, cores: &caller.cores }
+        Session {
+            api,
+            app: &caller.app,
+            store: &self.store,
+            permissions: &caller.permissions,
+            computing: &caller.computing,
+        }
     }
 }
 
@@ -218,7 +224,7 @@ impl Caller {
             permissions: principal.permissions(),
             wait_for: transaction_id(headers)?,
             now_ms: api.context.clock.now_ms(),
-            cores: Cores::new(api.cores.clone(), app.clone()),
+            computing: Computing::new(api.computing.clone(), api.context.threads.clone(), app.clone()),
             app,
         })
     }

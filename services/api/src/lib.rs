@@ -14,7 +14,7 @@ mod active;
 mod attachments;
 mod body;
 mod columns;
-mod cores;
+mod computing;
 mod envelope;
 mod execute;
 mod legacy;
@@ -40,6 +40,7 @@ use bigpeer_chassis::{Catalogue, SystemCollections, TurnLimits, Turns};
 use bigpeer_log::TransactionLog;
 use bigpeer_tables::Stores;
 use bigpeer_types::{Clock, IdGenerator};
+use tokio::runtime::Handle;
 
 pub use attachments::expire_uploads;
 pub use columns::ColumnScans;
@@ -66,6 +67,9 @@ pub struct ApiContext {
     pub ids: Arc<dyn IdGenerator>,
     /// What answers large scans from columns; none: all are answered from documents.
     pub columns: Option<Arc<dyn ColumnScans>>,
+    /// Where scans and work on many documents are done: threads of a runtime of their own, so that nobody waits behind them who
+    /// asks for little.
+    pub threads: Handle,
     /// System collections that other roles fill.
     pub system: SystemCollections,
     /// Limits.
@@ -84,8 +88,8 @@ struct Api {
     writers: Writers,
     /// Room for statements.
     turns: Turns,
-    /// Who of them computes.
-    cores: Turns,
+    /// Turns of what computes for long.
+    computing: Turns,
     statements: Statements,
     rules: CompiledRules,
     active: ActiveRequests,
@@ -102,14 +106,14 @@ pub fn router(context: ApiContext) -> Router {
         waiting: settings.max_waiting_statements,
         patience: settings.turn_wait,
     });
-    let cores = cores::turns(settings.cores, settings.statement_timeout);
+    let computing = computing::turns(settings.statement_timeout);
     let running = settings.attachments.max_concurrent_uploads;
     let uploads = Turns::new(TurnLimits { running, waiting: 0, patience: Duration::ZERO });
     let api = Api {
         context,
         writers,
         turns,
-        cores,
+        computing,
         statements: Statements::default(),
         rules: CompiledRules::default(),
         active: ActiveRequests::default(),

@@ -1,6 +1,5 @@
 //! The limits of the data API.
 
-use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +16,6 @@ pub struct ApiSettings {
     pub max_answer_bytes: usize,
     /// How many statements run at once; others wait for their turn.
     pub max_concurrent_statements: usize,
-    /// How many of them compute at once; the others wait for the log, for files, or for a core.
-    pub cores: usize,
     /// How many statements wait for their turn at once; more are answered 429.
     pub max_waiting_statements: usize,
     /// How long a statement waits for its turn before it is answered 429.
@@ -40,7 +37,6 @@ impl Default for ApiSettings {
             transaction_wait: Duration::from_secs(5),
             max_answer_bytes: 64 << 20,
             max_concurrent_statements: 256,
-            cores: std::thread::available_parallelism().map_or(1, NonZero::get),
             max_waiting_statements: 4096,
             turn_wait: Duration::from_secs(10),
             max_attempts: 1000,

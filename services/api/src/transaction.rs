@@ -11,11 +11,11 @@ use bigpeer_tables::DocumentStore;
 use bigpeer_types::{AppId, CollectionName, HlcClock};
 
 use crate::Api;
-use crate::cores::Cores;
+use crate::computing::Computing;
 use crate::envelope::{Answer, refused};
 use crate::read::failed;
 use crate::rules::Allowed;
-use crate::sequencer::{Outcome, Submission, Writer};
+use crate::sequencer::{Outcome, Writer};
 use crate::view::View;
 use crate::{columns, system};
 
@@ -29,7 +29,7 @@ pub(crate) struct Session<'a> {
     pub(crate) app: &'a AppId,
     pub(crate) store: &'a DocumentStore,
     pub(crate) permissions: &'a Permissions,
-    pub(crate) cores: &'a Cores,
+    pub(crate) computing: &'a Computing,
 }
 
 /// What a transaction came to.
@@ -39,13 +39,6 @@ pub(crate) struct Committed {
     pub(crate) transaction_id: u64,
     /// One for each statement.
     pub(crate) answers: Vec<Answer>,
-}
-
-/// What statements came to, before it is committed.
-struct Made {
-    answers: Vec<Answer>,
-    /// None: nothing would change.
-    submission: Option<Submission>,
 }
 
 /// A statement that failed, and which.
@@ -85,14 +78,18 @@ impl Session<'_> {
             Isolation::Serializable => settings.max_transaction_attempts,
         };
         for _ in 0..attempts {
-            let mut view = View::new(self.store.snapshot(), self.cores);
+            let mut view = View::new(self.store.snapshot(), self.computing);
             view.recording = writes && matches!(isolation, Isolation::Serializable);
-            let made = self.cores.run(self.statements(&mut view, plans, writer.as_ref())).await?;
-            let Made { answers, submission } = made;
-            let (Some(writer), Some(submission)) = (&writer, submission) else {
+            let mut answers = Vec::with_capacity(plans.len());
+            for (at, plan) in plans.iter().enumerate() {
+                let last = at + 1 == plans.len();
+                let answer = self.statement(&mut view, plan.clone(), writer.as_ref(), last).await;
+                answers.push(answer.map_err(|error| Failed { statement: Some(at), error })?);
+            }
+            let (Some(writer), false) = (&writer, view.is_clean()) else {
                 return Ok(committed(view.snapshot().lsn().version, answers));
             };
-            let seen_at = match writer.submit(submission).await? {
+            let seen_at = match writer.submit(view.submission()?).await? {
                 Outcome::Applied(lsn) => {
                     // Durable already: a store that cannot follow is no reason to say that the write failed.
                     if let Err(error) = self.store.wait_for(lsn).await {
@@ -114,36 +111,16 @@ impl Session<'_> {
         Err(ApiError::new(ErrorCode::Conflict, message).retry_after(1).into())
     }
 
-    /// Runs the statements on a view.
-    async fn statements(
-        self,
-        view: &mut View<'_>,
-        plans: &[Plan],
-        writer: Option<&Arc<Writer>>,
-    ) -> Result<Made, Failed> {
-        let mut answers = Vec::with_capacity(plans.len());
-        for (at, plan) in plans.iter().enumerate() {
-            let last = at + 1 == plans.len();
-            let answer = self.statement(view, plan.clone(), writer, last).await;
-            answers.push(answer.map_err(|error| Failed { statement: Some(at), error })?);
-        }
-        let submission = if view.is_clean() { None } else { Some(view.submission()?) };
-        Ok(Made { answers, submission })
-    }
-
     /// The documents that `plan` means, in its order, and the transaction id of the snapshot.
     pub(crate) async fn documents(self, plan: DeletePlan) -> Result<(Vec<(DocId, Arc<Document>)>, u64), ApiError> {
         let readable = self.readable(plan.collection())?;
         let (collection, conditions) = (plan.collection().clone(), plan.conditions());
-        let mut view = View::new(self.store.snapshot(), self.cores);
-        let find = async {
-            let ids = match plan.ids() {
-                None => columns::documents(self, &mut view, &collection, plan.by_columns()).await?,
-                ids => ids,
-            };
-            view.feed(plan.run(), Wanted { collection, ids, conditions }, &readable).await
+        let mut view = View::new(self.store.snapshot(), self.computing);
+        let ids = match plan.ids() {
+            None => columns::documents(self, &mut view, &collection, plan.by_columns()).await?,
+            ids => ids,
         };
-        let run = self.cores.run(find).await?;
+        let run = view.feed(plan.run(), Wanted { collection, ids, conditions }, &readable).await?;
         Ok((run.documents().collect(), view.snapshot().lsn().version))
     }
 
@@ -288,13 +265,13 @@ impl Session<'_> {
         }
     }
 
-    /// Does `work` here, or on a thread that may block.
+    /// Does `work` here, or where it holds up nobody.
     async fn compute<T, F>(self, here: bool, work: F) -> Result<T, ApiError>
     where
         T: Send + 'static,
         F: FnOnce() -> Result<T, DqlError> + Send + 'static,
     {
-        let done = if here { work() } else { self.cores.block(work).await? };
+        let done = if here { work() } else { self.computing.compute(work).await? };
         done.map_err(|error| refused(&error))
     }
 

@@ -12,11 +12,12 @@ use bigpeer_chassis::{ApiError, ErrorCode, collection_key, conflict_key};
 use bigpeer_crdt::{DocId, Document, TransactionBuilder};
 use bigpeer_dql::{Flow, Mutation, Wanted};
 use bigpeer_log::ConflictKey;
-use bigpeer_tables::{Scan, ScannedDocument, Snapshot};
+use bigpeer_tables::{Scan, ScannedDocument, Snapshot, TablesError};
 use bigpeer_types::{CollectionName, Lsn};
 use futures::StreamExt;
+use futures::stream::BoxStream;
 
-use crate::cores::Cores;
+use crate::computing::Computing;
 use crate::envelope::refused;
 use crate::read::{Run, failed};
 use crate::rules::Allowed;
@@ -31,7 +32,7 @@ type Documents = BTreeMap<DocId, Arc<Document>>;
 /// A snapshot with a transaction's own writes.
 #[derive(Debug)]
 pub(crate) struct View<'a> {
-    cores: &'a Cores,
+    computing: &'a Computing,
     snapshot: Snapshot,
     /// The documents that the transaction wrote, as they are with it.
     written: BTreeMap<CollectionName, Documents>,
@@ -46,9 +47,9 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    pub(crate) fn new(snapshot: Snapshot, cores: &'a Cores) -> Self {
+    pub(crate) fn new(snapshot: Snapshot, computing: &'a Computing) -> Self {
         Self {
-            cores,
+            computing,
             snapshot,
             written: BTreeMap::new(),
             deltas: BTreeMap::new(),
@@ -130,15 +131,13 @@ impl<'a> View<'a> {
             unchanged_since: None,
             deleted: false,
         };
-        let mut batches = self.snapshot.scan(&wanted.collection, scan);
-        while let Some(batch) = batches.next().await {
-            let batch = batch.map_err(|error| failed(&error))?;
-            let readable = Arc::clone(readable);
-            let (back, rest, flow) = self.cores.block(move || push_batch(run, &batch, own, &readable)).await??;
-            (run, own) = (back, rest);
-            if flow == Flow::Enough {
-                return Ok(run);
-            }
+        let batches = self.snapshot.scan(&wanted.collection, scan);
+        let (computing, readable_there) = (self.computing.clone(), Arc::clone(readable));
+        let pushed = push_batches(computing, batches, run, own, readable_there);
+        let flow;
+        (run, own, flow) = self.computing.run(pushed).await?;
+        if flow == Flow::Enough {
+            return Ok(run);
         }
         for (id, document) in own {
             if push(&mut run, &id, document, readable)? == Flow::Enough {
@@ -217,6 +216,25 @@ fn push<R: Run>(run: &mut R, id: &DocId, document: Arc<Document>, readable: &All
 }
 
 type Pushed<R> = (R, VecDeque<(DocId, Arc<Document>)>, Flow);
+
+/// The batches of a scan, each in a turn of its own, which is held while files are read, too.
+async fn push_batches<R: Run>(
+    computing: Computing,
+    mut batches: BoxStream<'static, Result<Vec<ScannedDocument>, TablesError>>,
+    mut run: R,
+    mut own: VecDeque<(DocId, Arc<Document>)>,
+    readable: Arc<Allowed>,
+) -> Result<Pushed<R>, ApiError> {
+    loop {
+        let _turn = computing.turn().await?;
+        let Some(batch) = batches.next().await else { return Ok((run, own, Flow::More)) };
+        let flow;
+        (run, own, flow) = push_batch(run, &batch.map_err(|error| failed(&error))?, own, &readable)?;
+        if flow == Flow::Enough {
+            return Ok((run, own, flow));
+        }
+    }
+}
 
 /// A batch of a scan, with the transaction's own documents in their places.
 fn push_batch<R: Run>(

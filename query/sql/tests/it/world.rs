@@ -16,6 +16,7 @@ use bigpeer_types::{AppId, Clock, CollectionName, Hlc, HlcClock, Lsn, ManualCloc
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tower::ServiceExt;
 
 pub(crate) struct World {
@@ -72,7 +73,8 @@ impl World {
         let catalogue =
             Catalogue::open(Arc::clone(&log), Arc::clone(&clock), Arc::new(SeededIds::new(1))).await.unwrap();
         let stores = Arc::new(Apps::default());
-        let context = SqlContext::new(Arc::clone(&stores) as _, Arc::clone(&catalogue), sql).unwrap();
+        let context =
+            SqlContext::new(Arc::clone(&stores) as _, Arc::clone(&catalogue), sql, Handle::current()).unwrap();
         let (app, key) = add_app(&catalogue, "main").await;
         let store = DocumentStore::open(app.clone(), objects, Arc::clone(&log), tables).await.unwrap();
         stores.0.lock().unwrap().insert(app.clone(), Arc::clone(&store));

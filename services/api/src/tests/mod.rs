@@ -26,6 +26,7 @@ use futures::{StreamExt, stream};
 use http_body_util::BodyExt;
 use object_store::memory::InMemory;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tower::ServiceExt;
 
 use super::*;
@@ -88,6 +89,7 @@ async fn world_of(
         clock,
         ids: Arc::new(RandomIds),
         columns: None,
+        threads: Handle::current(),
         system: system.clone(),
         settings,
     };

@@ -10,6 +10,7 @@
 pub(crate) mod admin_token;
 mod apps;
 mod columns;
+mod computing;
 mod dev;
 mod feeds;
 mod log;
@@ -48,6 +49,7 @@ use tokio::net::TcpListener;
 
 use crate::failure::Failure;
 use columns::SqlColumns;
+use computing::Computing;
 use log::LogChoice;
 use master_key::MasterKeyArgs;
 use objects::ObjectsArgs;
@@ -144,6 +146,8 @@ struct Parts {
     shutdown: Shutdown,
     /// What roles show of themselves.
     system: SystemCollections,
+    /// Where what computes for long does so.
+    computing: Computing,
 }
 
 /// Serves until a signal asks for the end.
@@ -219,6 +223,7 @@ async fn open(args: &ServeArgs, shutdown: Shutdown) -> Result<Parts, Failure> {
     let feeds = Registry::new(Arc::clone(&log), Arc::clone(&clock), Arc::clone(&ids));
     let feeds = feeds.with_keyring(catalogue.keyring().clone());
     feeds.reseal().await.map_err(|error| Failure::new(format!("secrets of feeds could not be sealed: {error}")))?;
+    let computing = Computing::start().map_err(|error| Failure::new(format!("no threads to compute on: {error}")))?;
     let keep_history = Duration::from_secs(args.keep_history_secs);
     let compaction = CompactorSettings {
         flush_after: Duration::from_secs(args.flush_after_secs),
@@ -228,7 +233,18 @@ async fn open(args: &ServeArgs, shutdown: Shutdown) -> Result<Parts, Failure> {
         ..CompactorSettings::default()
     };
     let stores = AppStores::new(Arc::clone(&catalogue), Arc::clone(&log), objects, compaction);
-    Ok(Parts { log, catalogue, stores, signer, clock, ids, metrics, shutdown, system: SystemCollections::default() })
+    Ok(Parts {
+        log,
+        catalogue,
+        stores,
+        signer,
+        clock,
+        ids,
+        metrics,
+        shutdown,
+        system: SystemCollections::default(),
+        computing,
+    })
 }
 
 fn signer_of(objects: &Objects) -> Result<Arc<dyn Signer>, Failure> {
@@ -259,6 +275,7 @@ fn api(parts: &Parts, args: &ServeArgs, sql: &SqlContext) -> ApiContext {
         clock: Arc::clone(&parts.clock),
         ids: Arc::clone(&parts.ids),
         columns: Some(Arc::new(SqlColumns(sql.dql()))),
+        threads: parts.computing.handle().clone(),
         settings: ApiSettings { attachments, ..ApiSettings::default() },
         system: parts.system.clone(),
     }

@@ -60,7 +60,12 @@ pub(super) fn context(parts: &Parts, args: &SqlArgs, data_dir: &Path) -> Result<
         spill: (args.sql_spill_bytes > 0).then_some(spill),
         ..SqlSettings::default()
     };
-    let context = SqlContext::new(Arc::clone(&parts.stores) as _, Arc::clone(&parts.catalogue), settings);
+    let context = SqlContext::new(
+        Arc::clone(&parts.stores) as _,
+        Arc::clone(&parts.catalogue),
+        settings,
+        parts.computing.handle().clone(),
+    );
     let context = context.map_err(|error| Failure::new(format!("SQL cannot be set up: {error}")))?;
     Ok(context.with_system(parts.system.clone()))
 }
