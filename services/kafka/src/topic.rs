@@ -19,6 +19,8 @@ use crate::message::{key_of, letter, letter_record, reason, record};
 const COMMIT: Duration = Duration::from_secs(10);
 /// How long to wait for room in the library's queue before looking whether to stop.
 const FULL: Duration = Duration::from_millis(5);
+/// How long to wait for deliveries before looking whether they were the last.
+const DELIVERED: Duration = Duration::from_millis(1);
 /// The place of messages that are no event of the transaction.
 const NO_PLACE: usize = usize::MAX;
 
@@ -175,15 +177,30 @@ impl Producing {
         }
     }
 
-    /// Waits until the queue is empty.
+    /// Waits until the queue is empty, however long that takes.
     fn flush(&self) -> Result<(), KafkaError> {
         while !self.stop.load(Ordering::Acquire) {
-            match self.producer.flush(COMMIT) {
+            match self.drain() {
                 Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) => {}
                 other => return other,
             }
         }
         Err(KafkaError::Canceled)
+    }
+
+    /// Waits until the queue is empty, as long as an attempt to commit may take. What the library offers, and does itself before it
+    /// commits, waits in whole tenths of a second, also when the last message was delivered long before.
+    fn drain(&self) -> Result<(), KafkaError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.producer.flush(Duration::ZERO) {
+                Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) if waited < COMMIT => {
+                    self.producer.poll(DELIVERED);
+                    waited += DELIVERED;
+                }
+                other => return other,
+            }
+        }
     }
 
     fn commit(&self, number: u64) -> Result<Vec<Buried>, Failure> {
@@ -195,7 +212,7 @@ impl Producing {
             }
             return self.abort(&mut transaction, &error).map(|()| Vec::new());
         }
-        match self.producer.commit_transaction(COMMIT) {
+        match self.drain().and_then(|()| self.producer.commit_transaction(COMMIT)) {
             Ok(()) => {
                 transaction.poison.clear();
                 transaction.suspects.clear();
