@@ -1,5 +1,13 @@
 //! How many documents per second a scan evaluates: `cargo bench -p bigpeer-dql`. Prints `name value unit`.
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss, reason = "a benchmark")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    reason = "a benchmark"
+)]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::hint::black_box;
@@ -7,8 +15,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bigpeer_crdt::{DocId, Document, Editor, Object, ObjectMode, Value};
-use bigpeer_dql::{Flow, Mode, Params, Plan, parse};
-use bigpeer_types::{Hlc, HlcClock, ManualClock, SeededIds, SiteId};
+use bigpeer_dql::{Flow, Mode, Params, Plan, SelectPlan, parse};
+use bigpeer_types::{CollectionName, Hlc, HlcClock, ManualClock, SeededIds, SiteId};
 
 const DOCUMENTS: i64 = 100_000;
 
@@ -70,8 +78,31 @@ fn measure(name: &str, statement: &str, documents: &[(DocId, Document)]) {
     println!("{name} {:.0} documents/s", documents.len() as f64 / best);
 }
 
+/// What it costs to ask a compiled rule of permissions about a document, of so many in turn: the median of eleven rounds. A few are
+/// where a document is that has just been read or changed; of many each is fetched from memory.
+fn measure_rule(name: &str, condition: &str, documents: &[(DocId, Document)]) {
+    let rule = SelectPlan::of_condition(&CollectionName::new("flights").unwrap(), condition).unwrap();
+    let round = |documents: &[(DocId, Document)]| {
+        let start = Instant::now();
+        let mut allowed = 0;
+        for _ in 0..DOCUMENTS as usize / documents.len() {
+            allowed += documents.iter().filter(|(id, document)| rule.matches(id, black_box(document))).count();
+        }
+        assert!((1..DOCUMENTS as usize).contains(&allowed), "{condition}: {allowed}");
+        start.elapsed().as_secs_f64() * 1e9 / DOCUMENTS as f64
+    };
+    for (beside, some) in [("of_100", &documents[..100]), ("of_100000", documents)] {
+        let mut rounds: Vec<f64> = (0..11).map(|_| round(some)).collect();
+        rounds.sort_by(f64::total_cmp);
+        println!("{name}_{beside} {:.0} ns", rounds[rounds.len() / 2]);
+    }
+}
+
 fn main() {
     let documents = flights();
+    measure_rule("rule_equality", "carrier = 'AA'", &documents);
+    measure_rule("rule_id", "_id < 50", &documents);
+    measure_rule("rule_in_and_comparison", "origin IN ('EWR', 'JFK') AND month > 6", &documents);
     measure(
         "dql_where_two_conditions",
         "SELECT COUNT(*) FROM flights WHERE carrier = 'AA' AND dep_delay > 60",
