@@ -4,14 +4,18 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bigpeer_peer::{SystemNetwork, http_client};
-use bigpeer_types::AppId;
+use bigpeer_types::{AppId, CollectionName};
 use clap::Args;
+use reqwest::StatusCode;
 use serde::Deserialize;
 
 use crate::failure::Failure;
 
 /// Where `serve` puts the credentials when it is not told otherwise.
 const DEFAULT_CREDENTIALS: &str = "data/dev-credentials.json";
+
+/// How often the server is asked to wait for a transaction, each time for five seconds.
+const WAITS: usize = 12;
 
 /// Flags of every client command.
 #[derive(Args, Clone, Default)]
@@ -235,6 +239,28 @@ impl Client {
         accepted(&url, sent.map_err(|error| unreachable(&self.url, &error))?).await
     }
 
+    /// Waits until statements see the transaction `version`, a minute at most; whether they do. Also when the key may not read
+    /// `collection`, and so cannot tell.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or with what it says.
+    pub(crate) async fn sees(&self, version: u64, collection: &CollectionName) -> Result<bool, Failure> {
+        let url = format!("{}/{}/api/v5/store/execute", self.url, self.app);
+        let statement = format!("SELECT * FROM `{}` LIMIT 1", collection.as_str().replace('`', "``"));
+        let body = serde_json::json!({"statement": statement});
+        for _ in 0..WAITS {
+            let sent = self.http.post(&url).bearer_auth(&self.api_key).header("x-ditto-txn-id", version).json(&body);
+            let answer = sent.send().await.map_err(|error| unreachable(&self.url, &error))?;
+            match answer.status() {
+                // Not yet: the server has waited five seconds for it.
+                StatusCode::NOT_FOUND => {}
+                StatusCode::FORBIDDEN => return Ok(true),
+                _ => return accepted(&url, answer).await.map(|_| true),
+            }
+        }
+        Ok(false)
+    }
+
     /// GETs a path below the app; the answer when it is a success.
     ///
     /// # Errors
@@ -277,6 +303,12 @@ fn unreachable(url: &str, error: &reqwest::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::http::HeaderMap;
+    use axum::routing::post;
+
     use super::*;
 
     fn args(url: Option<&str>, credentials: Option<&Path>) -> ClientArgs {
@@ -306,5 +338,40 @@ mod tests {
         assert!(untrusting.resolve().unwrap_err().message.contains("there is no certificate in it"));
         let missing = args(None, Some(Path::new("/nowhere/c.json"))).resolve().unwrap_err();
         assert!(missing.message.contains("/nowhere/c.json"), "{missing}");
+    }
+
+    /// A server that answers what it is told, one after the other, and the last for ever; and what it was asked for.
+    async fn stub(answers: Vec<StatusCode>) -> (Client, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&asked);
+        let execute = post(async move |headers: HeaderMap, body: String| {
+            let mut noted = noted.lock().unwrap();
+            noted.push(format!("{} {body}", headers["x-ditto-txn-id"].to_str().unwrap()));
+            *answers.get(noted.len() - 1).unwrap_or(answers.last().unwrap())
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().route("/app-1/api/v5/store/execute", execute);
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let args =
+            ClientArgs { app: Some("app-1".to_owned()), api_key: Some("k".to_owned()), ..args(Some(&url), None) };
+        (args.resolve().unwrap(), asked)
+    }
+
+    #[tokio::test]
+    async fn a_transaction_is_waited_for_until_it_is_seen() {
+        let cars = CollectionName::new("cars").unwrap();
+        let (ok, not_yet) = (StatusCode::OK, StatusCode::NOT_FOUND);
+        let (client, asked) = stub(vec![not_yet, not_yet, ok]).await;
+        assert!(client.sees(7, &cars).await.unwrap());
+        assert_eq!(*asked.lock().unwrap(), [r#"7 {"statement":"SELECT * FROM `cars` LIMIT 1"}"#; 3]);
+        let (client, asked) = stub(vec![not_yet]).await;
+        assert!(!client.sees(7, &cars).await.unwrap());
+        assert_eq!(asked.lock().unwrap().len(), WAITS);
+        // Who may not read cannot be told.
+        let (client, _) = stub(vec![StatusCode::FORBIDDEN]).await;
+        assert!(client.sees(7, &cars).await.unwrap());
+        let (client, _) = stub(vec![StatusCode::INTERNAL_SERVER_ERROR]).await;
+        assert!(client.sees(7, &cars).await.is_err());
     }
 }

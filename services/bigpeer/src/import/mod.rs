@@ -109,7 +109,16 @@ async fn import(args: ImportArgs, client: Client) -> Result<(), String> {
         (Ok(_), Ok(rows)) => rows,
     };
     progress.finish(rows);
+    let lsn = uploader.acknowledged().lsn;
     uploader.close().await;
+    // Whoever asks next is to find them.
+    match client.sees(lsn.version, &args.collection).await {
+        Ok(true) => {}
+        Ok(false) => progress.print("they are durable, and the server does not show all of them yet"),
+        Err(error) => {
+            progress.print(&format!("they are durable; whether they can be seen is unknown: {}", error.message))
+        }
+    }
     Ok(())
 }
 

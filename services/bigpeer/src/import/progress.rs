@@ -57,7 +57,7 @@ impl Progress {
     }
 
     /// All is durable.
-    pub(super) fn finish(self, rows: u64) {
+    pub(super) fn finish(&self, rows: u64) {
         let seconds = self.begun.elapsed().as_secs_f64().max(0.001);
         let done = rows.saturating_sub(self.before);
         self.bar.finish_and_clear();
