@@ -126,7 +126,8 @@ impl Engine {
 
     /// Plans `text` over the collections that `scope` opens, as they are now or as they were.
     pub(crate) async fn plan(self: Arc<Self>, scope: Scope, text: Text) -> std::result::Result<Planned, ApiError> {
-        let planned = on_a_large_stack(async move || {
+        let threads = self.threads.clone();
+        let planned = on_a_large_stack(&threads, async move || {
             let (state, lsn, limits) = self.session(scope, text.as_of).await?;
             let logical = self.logical(&state, &text).await.map_err(|error| limits.api_error(&error))?;
             let logical = params::replace(logical, &text.params)?;
@@ -142,7 +143,8 @@ impl Engine {
         scope: Scope,
         text: Text,
     ) -> std::result::Result<Described, ApiError> {
-        let described = on_a_large_stack(async move || {
+        let threads = self.threads.clone();
+        let described = on_a_large_stack(&threads, async move || {
             let (state, _, limits) = self.session(scope, text.as_of).await?;
             let logical = self.logical(&state, &text).await.map_err(|error| limits.api_error(&error))?;
             params::describe(&logical)
@@ -174,7 +176,8 @@ impl Engine {
 
     /// Plans a query that was not made from text. It has the limits of any other.
     pub(crate) async fn plan_built(self: Arc<Self>, logical: LogicalPlan, lsn: Lsn) -> Result<Planned> {
-        on_a_large_stack(async move || {
+        let threads = self.threads.clone();
+        on_a_large_stack(&threads, async move || {
             let mut state = self.own.clone();
             let limits = self.limits(&mut state, self.share);
             state.mark_start_execution();
@@ -268,13 +271,13 @@ fn disk(spill: Option<&Spill>) -> Result<DiskManagerBuilder> {
 
 /// Runs `work` on a thread whose stack is large enough for the deepest query that is let in: planning recurses, with
 /// frames of kilobytes. Dropping the returned future stops the work at its next wait.
-async fn on_a_large_stack<T, F>(work: impl FnOnce() -> F + Send + 'static) -> Result<T>
+async fn on_a_large_stack<T, F>(threads: &Handle, work: impl FnOnce() -> F + Send + 'static) -> Result<T>
 where
     T: Send + 'static,
     F: Future<Output = T>,
 {
     let (mut answer, result) = tokio::sync::oneshot::channel();
-    let runtime = Handle::current();
+    let runtime = threads.clone();
     let run = move || {
         let result = runtime.block_on(async {
             tokio::select! {
@@ -287,7 +290,10 @@ where
             let _ = answer.send(result);
         }
     };
-    std::thread::Builder::new().name("sql-planner".to_owned()).stack_size(PLANNER_STACK_BYTES).spawn(run)?;
+    let thread = std::thread::Builder::new().name("sql-planner".to_owned()).stack_size(PLANNER_STACK_BYTES);
+    // A thread has the priority of the one that starts it.
+    let started = threads.spawn(async move { thread.spawn(run).map(drop) }).await;
+    started.map_err(|error| DataFusionError::External(error.into()))??;
     result.await.map_err(|_| DataFusionError::Internal("the planner ended without an answer".to_owned()))
 }
 
